@@ -1,0 +1,279 @@
+package core
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/credstore/credstore/gen/go/record/v1"
+	"github.com/credstore/credstore/pkg/credential"
+	"github.com/credstore/credstore/pkg/resourcename"
+)
+
+// Brokerage reaches external stores for operators.
+type Brokerage interface {
+	// Test logs in to the store with the payload. What the store answers is in
+	// the result; an error means that the test could not be made.
+	Test(ctx context.Context, store *SecretStore, payload credential.Payload) (TestResult, error)
+	// Refresh polls the store's secrets that are in use and returns when done.
+	Refresh(ctx context.Context, store resourcename.SecretStore) (RefreshResult, error)
+}
+
+// TestResult says whether a store lets the credential in. Message holds no
+// secret material.
+type TestResult struct {
+	OK       bool
+	Identity string
+	Message  string
+	Latency  time.Duration
+}
+
+// RefreshResult counts secrets.
+type RefreshResult struct {
+	Polled, Changed, Failed int
+}
+
+// Locator names one secret of one external store, for the whole fleet.
+type Locator struct {
+	Project  string
+	StoreUID string
+	Path     string
+	Version  uint32 // 0 is the newest
+}
+
+// ValueState is what the external store answered last. The numbers are stored.
+type ValueState uint32
+
+// The states of a value.
+const (
+	ValueOK ValueState = iota + 1
+	// ValueUnavailable: the store cannot be reached or is not in order.
+	ValueUnavailable
+	// ValueRefused: the store refuses the login or the path.
+	ValueRefused
+	// ValueMissing: there is no such secret.
+	ValueMissing
+	// ValueDeleted: the version was deleted and could be undeleted.
+	ValueDeleted
+	// ValueDestroyed: the version is gone for good.
+	ValueDestroyed
+)
+
+// Value is what an external store last delivered, without the content.
+type Value struct {
+	Version   string // as the store counts; "" when there was never one
+	State     ValueState
+	Message   string
+	FetchTime time.Time // when the content was last fetched anew
+	StateTime time.Time // when state or message last changed
+	hasData   bool
+}
+
+// Wanted is a secret that at least one injection needs.
+type Wanted struct {
+	Locator Locator
+	Store   *SecretStore
+	// CredentialUID and CredentialVersion change when the login does.
+	CredentialUID     string
+	CredentialVersion uint32
+	// Have is what is stored of it, nil when nothing is.
+	Have *Value
+}
+
+// ValueUpdate is what a poll brought.
+type ValueUpdate struct {
+	// Data is the secret's content, key to value; nil keeps the last good one.
+	Data    map[string][]byte
+	Version string
+	State   ValueState
+	Message string // why the state is not ValueOK; no secret material
+}
+
+// wanted is the list of secrets that injections need, kept current by the feed.
+type wanted struct {
+	mu      sync.Mutex
+	list    []Wanted
+	changed chan struct{}
+}
+
+func newWanted() *wanted { return &wanted{changed: make(chan struct{})} }
+
+func (w *wanted) refresh(v view) {
+	list := wantedIn(v)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.list = list
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// affectsWanted says whether a change of the key can change what is wanted.
+func affectsWanted(v view, key string) bool {
+	p, kind, id, ok := splitIn(key)
+	switch {
+	case !ok:
+		return false
+	case kind == kindInjection, kind == kindStore:
+		return true
+	case kind != kindCredential:
+		return false
+	}
+	found := false
+	prefix := prefixUsages(usageTarget(resourcename.Credential{Project: p, ID: id})) + derivedID(resourcename.SecretStores, "")
+	v.scan(prefix, func(string, entry) bool { found = true; return false })
+	return found
+}
+
+// wantedIn lists what the injections of a state need, each secret once.
+func wantedIn(v view) []Wanted {
+	byLocator := make(map[Locator]Wanted)
+	v.scan(prefixIn, func(_ string, e entry) bool {
+		inj, ok := e.value.(*Injection)
+		if !ok {
+			return true
+		}
+		for _, it := range inj.Items {
+			if it.Secret == nil {
+				continue
+			}
+			st, _, ok := lookup[*SecretStore](v, keyStore(it.Secret.Store))
+			if !ok {
+				continue
+			}
+			l := locator(st, it.Secret)
+			if _, ok := byLocator[l]; ok {
+				continue
+			}
+			w := Wanted{Locator: l, Store: st}
+			if c, _, ok := lookup[*Credential](v, keyCredential(st.Credential)); ok {
+				w.CredentialUID, w.CredentialVersion = c.UID, c.ActiveVersion
+			}
+			w.Have, _, _ = lookup[*Value](v, keyValue(l))
+			byLocator[l] = w
+		}
+		return true
+	})
+	return slices.SortedFunc(maps.Values(byLocator), func(a, b Wanted) int {
+		return cmp.Or(strings.Compare(a.Locator.StoreUID, b.Locator.StoreUID), strings.Compare(a.Locator.Path, b.Locator.Path), cmp.Compare(a.Locator.Version, b.Locator.Version))
+	})
+}
+
+func locator(st *SecretStore, src *SecretSource) Locator {
+	return Locator{Project: st.Name.Project, StoreUID: st.UID, Path: src.Path, Version: src.Version}
+}
+
+// Wanted lists the secrets that injections need, each once, and a channel that
+// is closed when the list may have changed. It is for the broker.
+func (s *Store) Wanted() ([]Wanted, <-chan struct{}) {
+	s.wanted.mu.Lock()
+	defer s.wanted.mu.Unlock()
+	return s.wanted.list, s.wanted.changed
+}
+
+// StoreLogin returns a secret store with the payload to log in with, and the
+// version that the payload is of. That it leaves for the store is on record.
+func (s *Store) StoreLogin(ctx context.Context, name resourcename.SecretStore) (*SecretStore, uint32, credential.Payload, error) {
+	st, _, ok := lookup[*SecretStore](s.model, keyStore(name))
+	if !ok {
+		return nil, 0, credential.Payload{}, notFound(name)
+	}
+	c, sealed, err := s.model.payload(st.Credential, 0)
+	if err != nil {
+		return nil, 0, credential.Payload{}, err
+	}
+	payload, err := s.open(c.UID, c.ActiveVersion, sealed)
+	if err != nil {
+		return nil, 0, credential.Payload{}, err
+	}
+	err = s.release(AsSystem(ctx), CredentialsUse, name.String(), []string{st.Credential.Version(c.ActiveVersion).String()}, "", 0)
+	return st, c.ActiveVersion, payload, err
+}
+
+// PutValue commits what a poll brought, if it differs from what is stored, and
+// says whether it did. A value that no longer has a store is dropped.
+func (s *Store) PutValue(ctx context.Context, l Locator, u ValueUpdate) (changed bool, err error) {
+	size := 0
+	for k, b := range u.Data {
+		size += len(k) + len(b)
+	}
+	if size > MaxSecretValue {
+		u = ValueUpdate{State: ValueRefused, Version: u.Version, Message: fmt.Sprintf("the secret has %d bytes; at most %d can be delivered", size, MaxSecretValue)}
+	}
+	errSame := errors.New("unchanged")
+	_, err = s.mutate(ctx, false, func(v view) (*plan, error) {
+		st := storeByUID(v, l)
+		if st == nil {
+			return nil, errSame
+		}
+		key := keyValue(l)
+		rec := &recordv1.Value{StoreUid: l.StoreUID, Path: l.Path, PinnedVersion: l.Version}
+		p := &plan{}
+		p.require(Present, keyStore(st.Name), 0)
+		if e, ok := v.get(key); ok {
+			if rec, err = s.openValue(key, e.sealed); err != nil {
+				return nil, err
+			}
+			p.require(AtRevision, key, e.rev)
+		} else {
+			p.require(Absent, key, 0)
+		}
+		now := stamp(time.Now())
+		same := true
+		if u.Data != nil && (rec.FetchTime == nil || rec.GetVersion() != u.Version || !maps.EqualFunc(rec.GetData(), u.Data, bytes.Equal)) {
+			rec.Data, rec.Version, rec.FetchTime, same = u.Data, u.Version, now, false
+		}
+		if ValueState(rec.GetState()) != u.State || rec.GetMessage() != u.Message {
+			rec.State, rec.Message, rec.StateTime, same = uint32(u.State), u.Message, now, false
+		}
+		if same {
+			return nil, errSame
+		}
+		return p, s.put(p, key, rec)
+	})
+	if errors.Is(err, errSame) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func storeByUID(v view, l Locator) *SecretStore {
+	var found *SecretStore
+	v.scan(keyIn(l.Project)+kindStore, func(_ string, e entry) bool {
+		if st, ok := e.value.(*SecretStore); ok && st.UID == l.StoreUID {
+			found = st
+		}
+		return found == nil
+	})
+	return found
+}
+
+func (s *Store) openValue(key string, sealed []byte) (*recordv1.Value, error) {
+	plain, err := s.cfg.Sealer.Open(Place{Key: key}, sealed)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(plain)
+	rec := &recordv1.Value{}
+	return rec, proto.Unmarshal(plain, rec)
+}
+
+// decodeValue keeps what is not secret.
+func decodeValue(plain []byte) (*Value, error) {
+	var m recordv1.Value
+	if err := proto.Unmarshal(plain, &m); err != nil {
+		return nil, err
+	}
+	return &Value{
+		Version: m.GetVersion(), State: ValueState(m.GetState()), Message: m.GetMessage(),
+		FetchTime: unstamp(m.GetFetchTime()), StateTime: unstamp(m.GetStateTime()), hasData: m.FetchTime != nil,
+	}, nil
+}

@@ -1,0 +1,134 @@
+package core
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/credstore/credstore/pkg/resourcename"
+)
+
+// The layout of storage. What makes a project "not empty" lies below
+// in/{project}/; what belongs to a resource without being one lies beside it.
+//
+//	project/{project}
+//	in/{project}/credential/{credential}
+//	in/{project}/injection/{injection}
+//	in/{project}/store/{secretStore}
+//	in/{project}/token/{token}
+//	payload/{credential uid}/{version}
+//	usage/{project}/credential/{credential}/{usage}
+//	usage/{project}/store/{secretStore}/{usage}
+//	value/{project}/{secretStore uid}/{locator}
+//	request/{project}/{digest}
+//	guard/{project}
+//	seal/keys
+const (
+	prefixProject = "project/"
+	prefixIn      = "in/"
+	prefixPayload = "payload/"
+	prefixUsage   = "usage/"
+	prefixValue   = "value/"
+	prefixRequest = "request/"
+	prefixGuard   = "guard/"
+	// KeySeal holds the sealer's wrapped keys, the one record that is not
+	// sealed by the sealer.
+	KeySeal = "seal/keys"
+
+	kindCredential = "credential/"
+	kindInjection  = "injection/"
+	kindStore      = "store/"
+	kindToken      = "token/"
+)
+
+func keyProject(p resourcename.Project) string { return prefixProject + p.ID }
+
+// keyGuard is changed with every change of the project's injections.
+func keyGuard(project string) string { return prefixGuard + project }
+
+func keyIn(project string) string { return prefixIn + project + "/" }
+
+func keyCredential(c resourcename.Credential) string {
+	return prefixIn + c.Project + "/" + kindCredential + c.ID
+}
+
+func keyInjection(i resourcename.Injection) string {
+	return prefixIn + i.Project + "/" + kindInjection + i.ID
+}
+
+func keyStore(s resourcename.SecretStore) string {
+	return prefixIn + s.Project + "/" + kindStore + s.ID
+}
+
+func keyToken(t resourcename.Token) string {
+	return prefixIn + t.Project + "/" + kindToken + t.ID
+}
+
+// keyPayload pads the number so that keys sort by it.
+func keyPayload(uid string, version uint32) string {
+	return fmt.Sprintf("%s%s/%010d", prefixPayload, uid, version)
+}
+
+// prefixUsages is where the usages of one credential or secret store lie.
+func prefixUsages(u resourcename.Usage) string {
+	kind := kindCredential
+	if u.Collection == resourcename.SecretStores {
+		kind = kindStore
+	}
+	return prefixUsage + u.Project + "/" + kind + u.Resource + "/"
+}
+
+func keyUsage(u resourcename.Usage) string { return prefixUsages(u) + u.ID }
+
+// keyValue hashes the path, which may hold any character.
+func keyValue(l Locator) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", l.Version, l.Path))
+	return prefixValue + l.Project + "/" + l.StoreUID + "/" + hex.EncodeToString(sum[:16])
+}
+
+// keyRequest is separate for each principal and method, so that callers cannot
+// collide with, or probe for, each other's ids.
+func keyRequest(project string, principal *Principal, method, id string) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %d %s %s", len(principal.Name)+len(principal.TokenUID), principal.Name+principal.TokenUID, len(method), method, id))
+	return prefixRequest + project + "/" + hex.EncodeToString(sum[:16])
+}
+
+func usageTarget(c resourcename.Credential) resourcename.Usage {
+	return resourcename.Usage{Project: c.Project, Collection: resourcename.Credentials, Resource: c.ID}
+}
+
+func storeUsageTarget(s resourcename.SecretStore) resourcename.Usage {
+	return resourcename.Usage{Project: s.Project, Collection: resourcename.SecretStores, Resource: s.ID}
+}
+
+// derivedID names the usage that a resource causes. The dot keeps it apart from
+// declared ids, which cannot hold one.
+func derivedID(collection, id string) string { return collection + "." + id }
+
+// splitIn takes in/{project}/{kind}/{id} apart; kind keeps its slash.
+func splitIn(key string) (project, kind, id string, ok bool) {
+	rest, ok := strings.CutPrefix(key, prefixIn)
+	if !ok {
+		return "", "", "", false
+	}
+	project, rest, ok = strings.Cut(rest, "/")
+	if !ok {
+		return "", "", "", false
+	}
+	kind, id, ok = strings.Cut(rest, "/")
+	return project, kind + "/", id, ok
+}
+
+// splitUsage takes usage/{project}/{kind}/{resource}/{usage} apart.
+func splitUsage(key string) (resourcename.Usage, bool) {
+	parts := strings.Split(strings.TrimPrefix(key, prefixUsage), "/")
+	if len(parts) != 4 {
+		return resourcename.Usage{}, false
+	}
+	u := resourcename.Usage{Project: parts[0], Collection: resourcename.Credentials, Resource: parts[2], ID: parts[3]}
+	if parts[1]+"/" == kindStore {
+		u.Collection = resourcename.SecretStores
+	}
+	return u, true
+}

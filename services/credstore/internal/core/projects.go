@@ -1,0 +1,110 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/credstore/credstore/pkg/resourcename"
+)
+
+func newUID(random io.Reader) (string, error) {
+	if random == nil {
+		random = rand.Reader
+	}
+	u, err := uuid.NewRandomFromReader(random)
+	return u.String(), err
+}
+
+// CreateProject makes an empty project.
+func (s *Store) CreateProject(ctx context.Context, r CreateProjectRequest) (*Project, error) {
+	if err := s.permit(ctx, ProjectsCreate, resourcename.Project{}, r.Name); err != nil {
+		return nil, err
+	}
+	var v invalid
+	v.checkID("projectId", r.Name.ID)
+	v.checkDescription("project.description", r.Description)
+	v.checkLabels("project.labels", r.Labels)
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	uid, err := newUID(s.cfg.Random)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	p := &Project{Name: r.Name, UID: uid, Description: r.Description, Labels: r.Labels, CreateTime: now, UpdateTime: now}
+	res, err := s.change(ctx, r.Mutation, "CreateProject", r.Name.ID, func(v view) (*plan, error) {
+		key := keyProject(r.Name)
+		if _, ok := v.get(key); ok {
+			return nil, alreadyExists(r.Name)
+		}
+		pl := &plan{name: r.Name.String(), response: encodeProject(p)}
+		pl.require(Absent, key, 0)
+		return pl, s.put(pl, key, encodeProject(p))
+	})
+	if err != nil {
+		return nil, err
+	}
+	if res.replayed != nil {
+		return decodeProject(r.Name, res.replayed.response, res.rev)
+	}
+	p.Etag = etagOf(uid, res.rev)
+	return p, nil
+}
+
+// GetProject returns one project.
+func (s *Store) GetProject(ctx context.Context, name resourcename.Project) (*Project, error) {
+	if err := s.permit(ctx, ProjectsGet, name, name); err != nil {
+		return nil, err
+	}
+	return project(s.model, name)
+}
+
+// ListProjects returns the projects that the caller may get, by name.
+func (s *Store) ListProjects(ctx context.Context, page Page) ([]*Project, string, error) {
+	if err := s.permit(ctx, ProjectsList, resourcename.Project{}, nil); err != nil {
+		return nil, "", err
+	}
+	who := PrincipalFrom(ctx)
+	return listPage(s.model.view(), prefixProject, page, "projects", func(p *Project) bool {
+		return who.system || s.cfg.Authorizer.Authorize(Access{
+			Principal: who, Permission: ProjectsGet, Project: p.Name, ProjectUID: p.UID, Resource: p.Name.String(),
+		}) == nil
+	})
+}
+
+// DeleteProject removes an empty project, and what is left of requests in it.
+func (s *Store) DeleteProject(ctx context.Context, r DeleteRequest[resourcename.Project]) error {
+	if err := s.permit(ctx, ProjectsDelete, r.Name, r.Name); err != nil {
+		return err
+	}
+	if r.Name.ID == DefaultProject {
+		return precondition(ReasonProjectProtected, r.Name, "cannot be deleted: it exists in every store")
+	}
+	_, err := s.change(ctx, r.Mutation, "DeleteProject", r.Name.ID, func(v view) (*plan, error) {
+		key := keyProject(r.Name)
+		p, rev, ok := lookup[*Project](v, key)
+		if !ok {
+			return nil, notFound(r.Name)
+		}
+		if r.Etag != "" && r.Etag != p.Etag {
+			return nil, etagMismatch(r.Name)
+		}
+		var first string
+		v.scan(keyIn(r.Name.ID), func(k string, _ entry) bool { first = k; return false })
+		if first != "" {
+			_, kind, id, _ := splitIn(first)
+			return nil, precondition(ReasonProjectNotEmpty, r.Name, "is not empty: it holds %s%s, for one", kind, id)
+		}
+		pl := &plan{name: r.Name.String()}
+		pl.require(AtRevision, key, rev)
+		pl.require(PrefixEmpty, keyIn(r.Name.ID), 0)
+		pl.remove(key)
+		return pl, nil
+	})
+	return err
+}

@@ -1,0 +1,318 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/credstore/credstore/pkg/resourcename"
+	"github.com/credstore/credstore/services/credstore/internal/fanout"
+)
+
+// Config is what a Store needs. Storage, Sealer, Authorizer and Auditor are
+// required; the caller closes the Storage after Run has returned.
+type Config struct {
+	Storage    Storage
+	Sealer     Sealer
+	Authorizer Authorizer
+	Auditor    Auditor
+	// Derive returns a stable key for a purpose, which changes only when the
+	// whole store is replaced. Item digests are made with one.
+	Derive func(purpose string) []byte
+	// Brokerage reaches external stores; without one, testing or refreshing a
+	// secret store answers that it is unavailable.
+	Brokerage Brokerage
+	// Logger gets what operators need to know; never a payload. Nil discards.
+	Logger *slog.Logger
+	// Random makes ids and tokens; it must be crypto/rand.Reader outside of
+	// tests.
+	Random io.Reader
+	// Fanout bounds what waits for slow watchers; zero values mean defaults.
+	Fanout fanout.Limits
+	// ConsumerMemory is how long a consumer that vanished still counts; 0 means
+	// 15 minutes.
+	ConsumerMemory time.Duration
+}
+
+// Store is the domain: every operation of the contract, for one storage. Its
+// methods are safe for concurrent use. Each of them asks the Authorizer about
+// the principal in its context first.
+type Store struct {
+	cfg       Config
+	storage   Storage
+	model     *model
+	feed      Feed
+	hub       *fanout.Hub[*update]
+	consumers *consumers
+	sets      *sets
+	wanted    *wanted
+	digestKey []byte
+	log       *slog.Logger
+	feedID    string
+	streamSeq atomic.Uint64
+	ready     atomic.Bool
+	stopOnce  sync.Once
+}
+
+// New loads the state and makes the project "default" in an empty store. The
+// Store answers reads at once; changes need Run.
+func New(ctx context.Context, cfg Config) (*Store, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ConsumerMemory == 0 {
+		cfg.ConsumerMemory = 15 * time.Minute
+	}
+	info, err := cfg.Storage.Info(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if _, err := cfg.Storage.Get(ctx, keyProject(resourcename.Project{ID: DefaultProject})); errors.Is(err, ErrNotFound) && info.Revision <= 1 {
+		// Revision 1 can only be the sealer's keys.
+		if err := makeDefaultProject(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	s := &Store{
+		cfg:       cfg,
+		storage:   cfg.Storage,
+		model:     newModel(cfg.Sealer),
+		consumers: newConsumers(cfg.ConsumerMemory),
+		digestKey: cfg.Derive("item digests"),
+		log:       cfg.Logger,
+		feedID:    info.FeedID,
+	}
+	if s.feed, err = s.model.load(ctx, cfg.Storage); err != nil {
+		return nil, err
+	}
+	s.hub = fanout.New[*update](cfg.Fanout, uint64(s.model.rev))
+	s.sets = newSets(s)
+	s.wanted = newWanted()
+	s.wanted.refresh(s.model.view())
+	return s, nil
+}
+
+func makeDefaultProject(ctx context.Context, cfg Config) error {
+	now := time.Now()
+	uid, err := newUID(cfg.Random)
+	if err != nil {
+		return err
+	}
+	name := resourcename.Project{ID: DefaultProject}
+	key := keyProject(name)
+	p := &Project{Name: name, UID: uid, Description: "made with the store", CreateTime: now, UpdateTime: now}
+	sealed, err := sealRecord(cfg.Sealer, key, encodeProject(p))
+	if err != nil {
+		return err
+	}
+	_, err = cfg.Storage.Commit(ctx, Batch{
+		If:      []Precondition{{Condition: Absent, Key: key}},
+		Changes: []Change{{Key: key, Value: sealed}},
+	})
+	var lost *PreconditionError
+	if errors.As(err, &lost) {
+		return nil // another server was faster
+	}
+	return err
+}
+
+// Run follows the storage's feed and cleans up what has lapsed, until ctx ends;
+// then every stream ends and it returns nil. It is called once.
+func (s *Store) Run(ctx context.Context) error {
+	defer s.stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	janitor := make(chan struct{})
+	go func() {
+		defer close(janitor)
+		s.runJanitor(ctx)
+	}()
+	defer func() { <-janitor }()
+	s.ready.Store(true)
+	defer s.ready.Store(false)
+	for {
+		c, err := s.feed.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			cancel()
+			return nil
+		case errors.Is(err, ErrCompacted):
+			if err := s.reload(ctx); err != nil {
+				cancel()
+				return err
+			}
+			continue
+		case err != nil:
+			cancel()
+			return fmt.Errorf("follow the feed: %w", err)
+		}
+		if err := s.take(ctx, c); err != nil {
+			cancel()
+			return err
+		}
+	}
+}
+
+// Ready says whether the Store follows its storage.
+func (s *Store) Ready() bool { return s.ready.Load() }
+
+func (s *Store) stop() {
+	s.stopOnce.Do(func() {
+		s.feed.Close()
+		s.hub.Close()
+		s.sets.close()
+	})
+}
+
+// take applies one commit and publishes it.
+func (s *Store) take(ctx context.Context, c Commit) error {
+	u, topics, err := s.model.apply(c)
+	if err != nil {
+		return fmt.Errorf("apply revision %d: %w", c.Revision, err)
+	}
+	for _, ch := range c.Changes {
+		if _, _, _, resource := splitIn(ch.Key); !resource {
+			continue
+		}
+		if v := s.model.view(); affectsWanted(v, ch.Key) {
+			s.wanted.refresh(v)
+			break
+		}
+	}
+	size := 256
+	for _, ch := range c.Changes {
+		size += 64 + 2*len(ch.Key) + len(ch.Value)
+	}
+	err = s.hub.Publish(uint64(c.Revision), topics, size, u, func(ids []string) error {
+		payloads := u.payloads()
+		if len(payloads) == 0 {
+			return nil
+		}
+		return s.recordPush(ctx, payloads, ids, c.Revision)
+	})
+	if err != nil && !errors.Is(err, fanout.ErrClosed) {
+		// Those that should have been named catch up, and record it, themselves.
+		s.log.Error("push is not on record", "revision", uint64(c.Revision), "error", err)
+	}
+	return nil
+}
+
+// reload starts over from a snapshot when the feed was compacted under us.
+func (s *Store) reload(ctx context.Context) error {
+	s.feed.Close()
+	fresh := newModel(s.cfg.Sealer)
+	feed, err := fresh.load(ctx, s.storage)
+	if err != nil {
+		return fmt.Errorf("reload: %w", err)
+	}
+	s.feed = feed
+	s.model.replace(fresh)
+	s.wanted.refresh(s.model.view())
+	return s.hub.Reset(uint64(fresh.rev))
+}
+
+// plan is what a mutation wants to commit.
+type plan struct {
+	batch Batch
+	// name and response are remembered when the request carries a request_id.
+	name     string
+	response proto.Message
+}
+
+func (p *plan) require(c Condition, key string, rev Revision) {
+	p.batch.If = append(p.batch.If, Precondition{Condition: c, Key: key, Revision: rev})
+}
+
+func (p *plan) remove(key string) {
+	p.batch.Changes = append(p.batch.Changes, Change{Key: key, Delete: true})
+}
+
+// put seals a record and adds it to the plan.
+func (s *Store) put(p *plan, key string, m proto.Message) error {
+	sealed, err := sealRecord(s.cfg.Sealer, key, m)
+	if err != nil {
+		return err
+	}
+	p.batch.Changes = append(p.batch.Changes, Change{Key: key, Value: sealed})
+	return nil
+}
+
+func sealRecord(sealer Sealer, key string, m proto.Message) ([]byte, error) {
+	plain, err := marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return sealer.Seal(Place{Key: key}, plain)
+}
+
+// maxAttempts bounds how often a mutation is planned anew when others change
+// the same records.
+const maxAttempts = 16
+
+// mutate plans on the state as it is and commits; when a precondition does not
+// hold any more, it plans again on the newer state. planFn returns the errors
+// that the caller gets, and may be called several times. The returned revision
+// is applied to the model.
+func (s *Store) mutate(ctx context.Context, validateOnly bool, planFn func(view) (*plan, error)) (Revision, error) {
+	for range maxAttempts {
+		p, err := planFn(s.model.view())
+		if err != nil {
+			return 0, err
+		}
+		if validateOnly {
+			return 0, nil
+		}
+		rev, err := s.storage.Commit(ctx, p.batch)
+		if err == nil {
+			if err := s.model.wait(ctx, rev); err != nil {
+				return 0, fmt.Errorf("committed, not yet visible: %w", err)
+			}
+			return rev, nil
+		}
+		var lost *PreconditionError
+		if !errors.As(err, &lost) {
+			return 0, s.storageError(ctx, err)
+		}
+		if err := s.catchUp(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return 0, &Error{Kind: ErrAborted, Reason: ReasonConflict, Message: "others keep changing the same resources: repeat the call"}
+}
+
+// catchUp waits until the model has what the storage has now.
+func (s *Store) catchUp(ctx context.Context) error {
+	info, err := s.storage.Info(ctx)
+	if err != nil {
+		return s.storageError(ctx, err)
+	}
+	return s.model.wait(ctx, info.Revision)
+}
+
+func (s *Store) storageError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	s.log.Error("storage failed", "error", err)
+	return &Error{Kind: ErrUnavailable, Reason: ReasonStorage, Message: "the store cannot write now: repeat the call later"}
+}
+
+// project returns the project or says that there is none.
+func project(r reader, name resourcename.Project) (*Project, error) {
+	p, _, ok := lookup[*Project](r, keyProject(name))
+	if !ok {
+		return nil, notFound(name)
+	}
+	return p, nil
+}
+
+func (s *Store) streamID(kind string) string {
+	return fmt.Sprintf("%s-%d", kind, s.streamSeq.Add(1))
+}

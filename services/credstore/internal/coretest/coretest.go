@@ -1,0 +1,160 @@
+// Package coretest owns a running core.Store for tests: real SQLite in a
+// temporary folder, real sealing, a recording auditor. It is linked into no
+// binary.
+package coretest
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
+	"github.com/credstore/credstore/pkg/credential"
+	"github.com/credstore/credstore/services/credstore/internal/core"
+	"github.com/credstore/credstore/services/credstore/internal/seal"
+	"github.com/credstore/credstore/services/credstore/internal/storage/sqlite"
+)
+
+// Harness is a Store with what it stands on.
+type Harness struct {
+	Store   *core.Store
+	Storage core.Storage
+	Sealer  *seal.Sealer
+	Audit   *Audit
+	Dir     string
+
+	cfg    core.Config
+	cancel context.CancelFunc
+	done   chan error
+}
+
+// Option changes the configuration before the Store is made.
+type Option func(*core.Config)
+
+// New returns a running Store in a new folder; the test's cleanup stops it.
+func New(t testing.TB, opts ...Option) *Harness {
+	t.Helper()
+	h := &Harness{Dir: t.TempDir(), Audit: &Audit{}}
+	h.Start(t, opts...)
+	t.Cleanup(func() { h.Stop(t) })
+	return h
+}
+
+// Start opens the folder, as after Stop.
+func (h *Harness) Start(t testing.TB, opts ...Option) {
+	t.Helper()
+	ctx := context.Background()
+	storage, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(h.Dir, "store.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(h.Dir, "root.key")
+	key, err := seal.LoadRootKeyFile(root)
+	if err != nil {
+		if key, err = seal.CreateRootKeyFile(root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sealer, err := seal.Open(ctx, key, core.NewStorageSealKeys(storage), seal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Storage, h.Sealer = storage, sealer
+	h.cfg = core.Config{Storage: storage, Sealer: sealer, Authorizer: AllowAll{}, Auditor: h.Audit, Derive: sealer.Derive}
+	for _, o := range opts {
+		o(&h.cfg)
+	}
+	if h.Store, err = core.New(ctx, h.cfg); err != nil {
+		t.Fatal(err)
+	}
+	run, cancel := context.WithCancel(ctx)
+	h.cancel, h.done = cancel, make(chan error, 1)
+	store := h.Store
+	go func() { h.done <- store.Run(run) }()
+}
+
+// Stop ends the Store and closes its storage; a second call does nothing.
+func (h *Harness) Stop(t testing.TB) {
+	t.Helper()
+	if h.cancel == nil {
+		return
+	}
+	h.cancel()
+	if err := <-h.done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if err := h.Storage.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	h.cancel = nil
+}
+
+// AllowAll is an Authorizer that allows everything.
+type AllowAll struct{}
+
+// Authorize returns nil.
+func (AllowAll) Authorize(core.Access) error { return nil }
+
+// Audit records entries and fails when told to.
+type Audit struct {
+	mu      sync.Mutex
+	entries []core.AuditEntry
+	err     error
+}
+
+// Record keeps the entry, or returns the error that was set.
+func (a *Audit) Record(_ context.Context, e core.AuditEntry) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err != nil {
+		return a.err
+	}
+	a.entries = append(a.entries, e)
+	return nil
+}
+
+// Fail makes Record return err from now on; nil makes it work again.
+func (a *Audit) Fail(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+}
+
+// Entries returns what was recorded so far.
+func (a *Audit) Entries() []core.AuditEntry {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.entries)
+}
+
+// AdminContext returns a context with an administrator of all projects.
+func AdminContext(t testing.TB) context.Context {
+	return core.WithPrincipal(t.Context(), &core.Principal{Name: "projects/default/tokens/admin", Role: core.Admin, AllProjects: true})
+}
+
+// Basic returns a payload of kind basic.
+func Basic(t testing.TB, username, password string) credential.Payload {
+	t.Helper()
+	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Basic{
+		Basic: &credentialv1.Basic{Username: username, Password: password},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// VaultToken returns a payload of kind vault.
+func VaultToken(t testing.TB, token string) credential.Payload {
+	t.Helper()
+	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
+		Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: token}},
+	}})
+	if err != nil {
+		t.Fatal(fmt.Errorf("vault payload: %w", err))
+	}
+	return p
+}
