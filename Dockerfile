@@ -6,15 +6,15 @@
 # Both run as uid 65532, with a read-only root, and check their own health.
 
 FROM golang:1.26.8-bookworm AS build
+ENV CGO_ENABLED=0 GOTOOLCHAIN=local GOMODCACHE=/cache/mod GOCACHE=/cache/build
 WORKDIR /src
 COPY go.mod go.sum ./
-RUN --mount=type=cache,target=/go/pkg/mod go mod download
+RUN --mount=type=cache,target=/cache go mod download
 COPY gen gen
 COPY pkg pkg
 COPY services services
-RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    CGO_ENABLED=0 GOTOOLCHAIN=local go build -trimpath -buildvcs=false -ldflags '-s -w' \
-    -o /out/ ./services/credstore ./services/injector
+RUN --mount=type=cache,target=/cache \
+    go build -trimpath -buildvcs=false -ldflags '-s -w' -o /out/ ./services/credstore ./services/injector
 # An empty base has no shell to make folders with; a volume that is mounted for
 # the first time takes over the owner and the mode that the image has there.
 RUN install -d -m 0700 -o 65532 -g 65532 /folders/var/lib/credstore \

@@ -165,8 +165,8 @@ func dump(v reflect.Value, depth int) string {
 			return dump(v.Elem(), depth+1)
 		}
 	case reflect.Struct:
-		for i := range v.NumField() {
-			out.WriteString(dump(v.Field(i), depth+1))
+		for _, field := range v.Fields() {
+			out.WriteString(dump(field, depth+1))
 		}
 	case reflect.Map:
 		for _, key := range v.MapKeys() {
@@ -424,10 +424,9 @@ func checkMessage(t *testing.T, d protoreflect.MessageDescriptor, p path) {
 	}
 	// The wrapper of a oneof's field is a value of its own.
 	v := reflect.ValueOf(m.Interface()).Elem()
-	for i := range v.NumField() {
-		_, isOneof := v.Type().Field(i).Tag.Lookup("protobuf_oneof")
-		if isOneof && !v.Field(i).IsNil() {
-			checkOutputs(t, v.Field(i).Interface(), readByReflection)
+	for field, value := range v.Fields() {
+		if _, isOneof := field.Tag.Lookup("protobuf_oneof"); isOneof && !value.IsNil() {
+			checkOutputs(t, value.Interface(), readByReflection)
 		}
 	}
 }

@@ -2,10 +2,11 @@ package resourcename
 
 import "strconv"
 
-// Collections whose resources have usages.
+// Collections whose resources have usages, or cause them.
 const (
 	Credentials  = "credentials"
 	SecretStores = "secretStores"
+	Injections   = "injections"
 )
 
 // The forms of names, as errors and documentation show them.
@@ -175,7 +176,9 @@ type Usage struct {
 	Collection string
 	// Resource is the id of the credential or secret store that is used.
 	Resource string
-	ID       string
+	// ID is that of a declared usage or, for a derived one, says what causes it:
+	// "secretStores.{id}" or "injections.{id}".
+	ID string
 }
 
 // ParseUsage reads the form that String prints. Its error is an *[Error].
@@ -183,7 +186,7 @@ func ParseUsage(name string) (Usage, error) {
 	c := cursor{rest: name}
 	n := Usage{Project: c.id("projects"), Collection: c.collection(Credentials, SecretStores)}
 	n.Resource = c.id(n.Collection)
-	n.ID = c.id("usages")
+	n.ID = c.usageID()
 	if !c.end() {
 		return Usage{}, newError(name, "a usage", usageForm)
 	}

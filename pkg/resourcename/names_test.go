@@ -53,6 +53,7 @@ func TestParse(t *testing.T) {
 		{"secretStore", "projects/p/secretStores/team-vault", resourcename.SecretStore{Project: "p", ID: "team-vault"}},
 		{"injection", "projects/p/injections/web", resourcename.Injection{Project: "p", ID: "web"}},
 		{"token", "projects/p/tokens/t0", resourcename.Token{Project: "p", ID: "t0"}},
+		{"usage", "projects/p/credentials/c/usages/secretStores.s", resourcename.Usage{Project: "p", Collection: "credentials", Resource: "c", ID: "secretStores.s"}},
 		{"usage", "projects/p/credentials/c/usages/u", resourcename.Usage{Project: "p", Collection: "credentials", Resource: "c", ID: "u"}},
 		{"usage", "projects/p/secretStores/s/usages/u", resourcename.Usage{Project: "p", Collection: "secretStores", Resource: "s", ID: "u"}},
 	} {

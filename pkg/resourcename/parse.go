@@ -59,6 +59,26 @@ func (c *cursor) id(collection string) string {
 	return id
 }
 
+// usageID reads "usages/id", where id may also be that of a derived usage: the
+// collection and the id of the resource that causes it, with a dot between.
+func (c *cursor) usageID() string {
+	id := c.part("usages")
+	user := id
+	if collection, rest, derived := strings.Cut(id, "."); derived {
+		user = rest
+		if collection != SecretStores && collection != Injections {
+			c.bad = true
+		}
+	}
+	if !validID(user) {
+		c.bad = true
+	}
+	if c.bad {
+		return ""
+	}
+	return id
+}
+
 // number reads "collection/number" and the slash behind it, if there is one.
 func (c *cursor) number(collection string) uint32 {
 	digits := c.part(collection)

@@ -13,7 +13,6 @@ import (
 	"google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/encoding/prototext"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
 )
@@ -94,7 +93,7 @@ message_type {
 // run generates the last of the files, and returns the contents by name.
 func run(t *testing.T, generate func(*protogen.Plugin) error, files ...string) (map[string]string, error) {
 	t.Helper()
-	request := &pluginpb.CodeGeneratorRequest{Parameter: proto.String("paths=source_relative")}
+	request := &pluginpb.CodeGeneratorRequest{Parameter: new("paths=source_relative")}
 	for _, text := range files {
 		file := &descriptorpb.FileDescriptorProto{}
 		if err := prototext.Unmarshal([]byte(text), file); err != nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,6 +110,84 @@ func TestNewDirectoryIsExchanged(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// TestOldFileIsExchanged exchanges an unchanged file at the moment when it gets
+// its second name.
+func TestOldFileIsExchanged(t *testing.T) {
+	for name, exchange := range map[string]func(p string) error{
+		"other file": func(p string) error { return os.WriteFile(p, []byte("forged"), 0o400) },
+		"symlink":    func(p string) error { return os.Symlink("../../a", p) },
+		"nothing":    func(string) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, root := outside(t)
+			d := mustOpen(t, root, atOnce)
+			mustPublish(t, d, set("a", "1", "b", "1"))
+			done := false
+			d.disk.before = func(what op, _ string) error {
+				if what != opLink {
+					return nil
+				}
+				done = true
+				p := filepath.Join(root, dataLink, "a")
+				return errors.Join(os.Remove(p), exchange(p))
+			}
+			mustPublish(t, d, set("a", "1", "b", "2"))
+			if !done {
+				t.Error("an unchanged file is written again")
+			}
+			checkView(t, root, set("a", "1", "b", "2"))
+			checkTidy(t, root, set("a", "1", "b", "2"))
+		})
+	}
+}
+
+// TestOpenNewTakesNothingElse gives it what somebody could have put in place of
+// the directory that was made.
+func TestOpenNewTakesNothingElse(t *testing.T) {
+	_, root := outside(t)
+	d := mustOpen(t, root, atOnce)
+	if err := errors.Join(os.Mkdir(filepath.Join(root, "other"), 0o700), os.Symlink("other", filepath.Join(root, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"link", "missing"}
+	if os.Geteuid() == 0 {
+		if err := errors.Join(os.Mkdir(filepath.Join(root, "theirs"), 0o777), os.Chown(filepath.Join(root, "theirs"), nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, "theirs")
+	}
+	for _, name := range names {
+		if dir, err := d.openNew(name); err == nil {
+			_ = dir.root.Close()
+			t.Errorf("openNew takes %q", name)
+		}
+	}
+	dir, err := d.openNew("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = dir.root.Close()
+}
+
+// TestReadDoesNotWaitForAPipe reads where somebody has put a named pipe, which
+// has no other end.
+func TestReadDoesNotWaitForAPipe(t *testing.T) {
+	root := t.TempDir()
+	d := mustOpen(t, root, atOnce)
+	mustPublish(t, d, set("a", "1", "b", "2"))
+	p := filepath.Join(root, dataLink, "a")
+	if err := errors.Join(os.Remove(p), syscall.Mkfifo(p, 0o400)); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := d.Read("a"); err == nil {
+		t.Errorf("Read = %v", f)
+	}
+	files, err := d.Current()
+	if err == nil || len(files) != 1 || string(files["b"].Content) != "2" {
+		t.Errorf("Current = %v, %v", files, err)
 	}
 }
 

@@ -154,14 +154,14 @@ func staleLinks(s *state, names map[string]bool) []string {
 func (d *Dir) build(ctx context.Context, s *state, want []File, unchanged map[string]fs.FileInfo) (_ string, _ map[string]written, err error) {
 	// 3. A new directory that only this process may enter.
 	name := newDataName()
-	if err := d.disk.mkdir(name); err != nil {
-		return "", nil, err
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.disk.removeAll(name))
 		}
 	}()
+	if err := d.disk.mkdir(name); err != nil {
+		return "", nil, err
+	}
 	dir, err := d.openNew(name)
 	if err != nil {
 		return "", nil, err

@@ -52,7 +52,7 @@ func (x *Payload) Reset() {
 }
 
 func (x *Payload) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.Payload(redacted)"
 }
 
 func (*Payload) ProtoMessage() {}
@@ -169,7 +169,7 @@ func (x *Basic) Reset() {
 }
 
 func (x *Basic) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.Basic(redacted)"
 }
 
 func (*Basic) ProtoMessage() {}
@@ -223,7 +223,7 @@ func (x *ApiToken) Reset() {
 }
 
 func (x *ApiToken) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.ApiToken(redacted)"
 }
 
 func (*ApiToken) ProtoMessage() {}
@@ -271,7 +271,7 @@ func (x *Opaque) Reset() {
 }
 
 func (x *Opaque) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.Opaque(redacted)"
 }
 
 func (*Opaque) ProtoMessage() {}
@@ -320,7 +320,7 @@ func (x *Vault) Reset() {
 }
 
 func (x *Vault) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.Vault(redacted)"
 }
 
 func (*Vault) ProtoMessage() {}
@@ -395,7 +395,9 @@ type Vault_AppRole struct {
 	// Required unless the role does not bind secret ids; at most 4,096 visible
 	// ASCII characters.
 	SecretId string `protobuf:"bytes,2,opt,name=secret_id,json=secretId,proto3" json:"secret_id,omitempty"`
-	// Where the method is mounted, without "auth/". Default "approle".
+	// Where the method is mounted, without "auth/": at most 1,024 visible ASCII
+	// characters, no empty element, "." or "..", none of ? # % \. "approle" when
+	// empty.
 	Mount         string `protobuf:"bytes,3,opt,name=mount,proto3" json:"mount,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -409,7 +411,7 @@ func (x *Vault_AppRole) Reset() {
 }
 
 func (x *Vault_AppRole) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credential.v1.Vault.AppRole(redacted)"
 }
 
 func (*Vault_AppRole) ProtoMessage() {}

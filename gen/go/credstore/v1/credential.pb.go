@@ -289,7 +289,7 @@ func (x *Credential) Reset() {
 }
 
 func (x *Credential) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.Credential(redacted)"
 }
 
 func (*Credential) ProtoMessage() {}
@@ -536,7 +536,7 @@ func (x *CreateCredentialRequest) Reset() {
 }
 
 func (x *CreateCredentialRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.CreateCredentialRequest(redacted)"
 }
 
 func (*CreateCredentialRequest) ProtoMessage() {}
@@ -725,7 +725,7 @@ func (x *ListCredentialsResponse) Reset() {
 }
 
 func (x *ListCredentialsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.ListCredentialsResponse(redacted)"
 }
 
 func (*ListCredentialsResponse) ProtoMessage() {}
@@ -782,7 +782,7 @@ func (x *UpdateCredentialRequest) Reset() {
 }
 
 func (x *UpdateCredentialRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.UpdateCredentialRequest(redacted)"
 }
 
 func (*UpdateCredentialRequest) ProtoMessage() {}
@@ -922,7 +922,7 @@ func (x *BatchWriteCredentialsRequest) Reset() {
 }
 
 func (x *BatchWriteCredentialsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.BatchWriteCredentialsRequest(redacted)"
 }
 
 func (*BatchWriteCredentialsRequest) ProtoMessage() {}
@@ -988,7 +988,7 @@ func (x *BatchWriteCredentialsResponse) Reset() {
 }
 
 func (x *BatchWriteCredentialsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.BatchWriteCredentialsResponse(redacted)"
 }
 
 func (*BatchWriteCredentialsResponse) ProtoMessage() {}
@@ -1079,7 +1079,7 @@ func (x *AccessCredentialResponse) Reset() {
 }
 
 func (x *AccessCredentialResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.AccessCredentialResponse(redacted)"
 }
 
 func (*AccessCredentialResponse) ProtoMessage() {}
@@ -1595,7 +1595,7 @@ func (x *WatchResponse) Reset() {
 }
 
 func (x *WatchResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.WatchResponse(redacted)"
 }
 
 func (*WatchResponse) ProtoMessage() {}
@@ -1725,7 +1725,7 @@ func (x *Change) Reset() {
 }
 
 func (x *Change) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.Change(redacted)"
 }
 
 func (*Change) ProtoMessage() {}
@@ -2402,7 +2402,7 @@ func (x *BatchWriteCredentialsRequest_Operation) Reset() {
 }
 
 func (x *BatchWriteCredentialsRequest_Operation) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.BatchWriteCredentialsRequest.Operation(redacted)"
 }
 
 func (*BatchWriteCredentialsRequest_Operation) ProtoMessage() {}
@@ -2499,7 +2499,7 @@ func (x *BatchWriteCredentialsRequest_Create) Reset() {
 }
 
 func (x *BatchWriteCredentialsRequest_Create) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.BatchWriteCredentialsRequest.Create(redacted)"
 }
 
 func (*BatchWriteCredentialsRequest_Create) ProtoMessage() {}
@@ -2551,7 +2551,7 @@ func (x *BatchWriteCredentialsRequest_Update) Reset() {
 }
 
 func (x *BatchWriteCredentialsRequest_Update) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.BatchWriteCredentialsRequest.Update(redacted)"
 }
 
 func (*BatchWriteCredentialsRequest_Update) ProtoMessage() {}
@@ -2775,7 +2775,7 @@ func (x *WatchResponse_Commit) Reset() {
 }
 
 func (x *WatchResponse_Commit) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.WatchResponse.Commit(redacted)"
 }
 
 func (*WatchResponse_Commit) ProtoMessage() {}

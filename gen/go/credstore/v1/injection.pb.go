@@ -1203,7 +1203,7 @@ func (x *WatchSetResponse) Reset() {
 }
 
 func (x *WatchSetResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.WatchSetResponse(redacted)"
 }
 
 func (*WatchSetResponse) ProtoMessage() {}
@@ -1290,7 +1290,7 @@ func (x *Set) Reset() {
 }
 
 func (x *Set) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.Set(redacted)"
 }
 
 func (*Set) ProtoMessage() {}
@@ -1372,7 +1372,7 @@ func (x *SetItem) Reset() {
 }
 
 func (x *SetItem) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.SetItem(redacted)"
 }
 
 func (*SetItem) ProtoMessage() {}

@@ -310,7 +310,7 @@ func (x *CreateTokenResponse) Reset() {
 }
 
 func (x *CreateTokenResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "credstore.v1.CreateTokenResponse(redacted)"
 }
 
 func (*CreateTokenResponse) ProtoMessage() {}

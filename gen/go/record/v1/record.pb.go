@@ -1030,7 +1030,7 @@ func (x *Token) Reset() {
 }
 
 func (x *Token) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "record.v1.Token(redacted)"
 }
 
 func (*Token) ProtoMessage() {}
@@ -1152,7 +1152,7 @@ func (x *Value) Reset() {
 }
 
 func (x *Value) String() string {
-	return protoimpl.X.MessageStringOf(x)
+	return "record.v1.Value(redacted)"
 }
 
 func (*Value) ProtoMessage() {}
@@ -1528,7 +1528,7 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"expireTime\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1c\n" +
-	"\tprincipal\x18\x06 \x01(\tR\tprincipal\"\xc4\x03\n" +
+	"\tprincipal\x18\x06 \x01(\tR\tprincipal\"\xc9\x03\n" +
 	"\x05Token\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
@@ -1541,19 +1541,19 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12;\n" +
 	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12\x12\n" +
-	"\x04hash\x18\t \x01(\fR\x04hash\x12\x1f\n" +
+	"createTime\x12\x17\n" +
+	"\x04hash\x18\t \x01(\fB\x03\x80\x01\x01R\x04hash\x12\x1f\n" +
 	"\vproject_uid\x18\n" +
 	" \x01(\tR\n" +
 	"projectUid\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8d\x03\n" +
 	"\x05Value\x12\x1b\n" +
 	"\tstore_uid\x18\x01 \x01(\tR\bstoreUid\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12%\n" +
-	"\x0epinned_version\x18\x03 \x01(\rR\rpinnedVersion\x12.\n" +
-	"\x04data\x18\x04 \x03(\v2\x1a.record.v1.Value.DataEntryR\x04data\x12\x18\n" +
+	"\x0epinned_version\x18\x03 \x01(\rR\rpinnedVersion\x123\n" +
+	"\x04data\x18\x04 \x03(\v2\x1a.record.v1.Value.DataEntryB\x03\x80\x01\x01R\x04data\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x129\n" +
 	"\n" +
 	"fetch_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12\x14\n" +

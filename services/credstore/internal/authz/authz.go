@@ -69,13 +69,7 @@ func inProject(a core.Access) bool {
 }
 
 // names says whether the token names the credential in question. A question
-// about no single credential is one about a stream, which the domain narrows to
-// the credentials that the token names: it is fine when there are any, and only
-// for what can be streamed.
+// about no single credential is denied: the domain asks about each.
 func names(a core.Access) bool {
-	if a.Credential != (resourcename.Credential{}) {
-		return a.Principal.Names(a.Credential)
-	}
-	stream := a.Permission == core.CredentialsWatch || a.Permission == core.CredentialsAccess
-	return stream && len(a.Principal.Credentials) > 0
+	return a.Credential != (resourcename.Credential{}) && a.Principal.Names(a.Credential)
 }

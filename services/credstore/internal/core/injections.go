@@ -150,7 +150,7 @@ func (s *Store) permitSources(ctx context.Context, items []Item) error {
 // those of sources that the injection no longer names, and refuses paths that
 // overlap with another injection's.
 func (s *Store) useSources(v view, p *plan, old, inj *Injection) error {
-	id := derivedID("injections", inj.Name.ID)
+	id := derivedID(resourcename.Injections, inj.Name.ID)
 	var bad invalid
 	now := sourcesOf(inj)
 	for target := range now {
@@ -370,7 +370,7 @@ func (s *Store) DeleteInjection(ctx context.Context, r DeleteRequest[resourcenam
 		p.require(AtRevision, keyInjection(r.Name), rev)
 		p.remove(keyInjection(r.Name))
 		for target := range sourcesOf(inj) {
-			target.ID = derivedID("injections", r.Name.ID)
+			target.ID = derivedID(resourcename.Injections, r.Name.ID)
 			p.remove(keyUsage(target))
 		}
 		return p, s.putGuard(v, p, r.Name.Project)

@@ -1,0 +1,210 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/credstore/credstore/pkg/credential"
+	"github.com/credstore/credstore/pkg/provider"
+)
+
+// DefaultMount is where the key-value engine is unless told otherwise.
+const DefaultMount = "secret"
+
+// Config says where a Vault is. It holds no secret.
+type Config struct {
+	// Address is an https or http URL without path, query, fragment and user.
+	Address string
+	// Namespace is an Enterprise namespace; "" is the root. Logins are made in it.
+	Namespace string
+	// Mount is where the key-value engine is; DefaultMount when "".
+	Mount string
+	// CAPEM are the certificates to trust, the system's when "".
+	CAPEM string
+	// Egress guards the addresses that are connected to.
+	Egress provider.Egress
+	// Random returns numbers in [0, 1); math/rand's when nil.
+	Random func() float64
+}
+
+// Session is a login to one Vault. It implements provider.Session, Identifier,
+// Renewer and Closer, and prints as its address.
+type Session struct {
+	cfg       Config
+	payload   credential.Payload
+	transport *http.Transport
+	base      *api.Client // without a token
+
+	// login is held while logging in, so that who finds the same token dead at
+	// the same time logs in once. A channel, so that waiting can be given up.
+	login chan struct{}
+
+	mu    sync.Mutex // guards lease and its renewTime
+	lease *lease
+}
+
+// Open logs in. The payload must be of kind vault. Its error is a
+// *provider.Error or the context's.
+func Open(ctx context.Context, cfg Config, payload credential.Payload) (*Session, error) {
+	if cfg.Mount == "" {
+		cfg.Mount = DefaultMount
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Float64
+	}
+	if err := checkAddress(cfg.Address); err != nil {
+		return nil, unusable(err)
+	}
+	transport, err := cfg.Egress.Transport(cfg.CAPEM)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	base, err := newClient(cfg, transport)
+	if err != nil {
+		return nil, unusable(err)
+	}
+	s := &Session{cfg: cfg, payload: payload, transport: transport, base: base, login: make(chan struct{}, 1)}
+	l, err := s.logIn(ctx)
+	if err != nil {
+		transport.CloseIdleConnections()
+		return nil, err
+	}
+	s.lease = l
+	return s, nil
+}
+
+// unusable is the error for settings that no attempt can work with.
+func unusable(err error) error {
+	return &provider.Error{Kind: provider.ErrRefused, Op: "login", Text: provider.Clean(err.Error())}
+}
+
+func checkAddress(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil ||
+		strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
+		return fmt.Errorf("the address is no URL of the form https://vault.example.com:8200")
+	}
+	return nil
+}
+
+func newClient(cfg Config, transport *http.Transport) (*api.Client, error) {
+	c, err := api.NewClient(&api.Config{
+		Address: cfg.Address,
+		HttpClient: &http.Client{
+			Transport:     &answers{next: transport},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		DisableRedirects: true,
+		// Retries and deadlines are the caller's.
+		CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+	})
+	if err != nil {
+		// The text may hold what is in the environment.
+		return nil, fmt.Errorf("the VAULT_ variables in this server's environment are malformed; none is needed: unset them")
+	}
+	// NewClient takes these from the environment whatever its config says.
+	c.ClearToken()
+	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+	if cfg.Namespace != "" {
+		c.SetNamespace(cfg.Namespace)
+	}
+	return c, nil
+}
+
+// with returns a client that sends the token.
+func (s *Session) with(token string) *api.Client {
+	c := s.base.WithNamespace(s.cfg.Namespace)
+	c.SetToken(token)
+	return c
+}
+
+// Fetch reads a secret of the key-value engine, all keys of it. Values that are
+// no strings come as JSON in one line.
+func (s *Session) Fetch(ctx context.Context, ref provider.Ref) (provider.Secret, error) {
+	if err := checkPath(ref.Path); err != nil {
+		return provider.Secret{}, err
+	}
+	l, err := s.current(ctx)
+	if err != nil {
+		return provider.Secret{}, err
+	}
+	secret, err := s.read(ctx, l, ref)
+	if !forbidden(err) {
+		return secret, err
+	}
+	// Either the token has ended, or its policies do not include the path.
+	next, newErr := s.revalidate(ctx, l)
+	switch {
+	case newErr != nil:
+		return provider.Secret{}, newErr
+	case next == l:
+		return provider.Secret{}, err
+	}
+	return s.read(ctx, next, ref)
+}
+
+// checkPath refuses what would lead to another endpoint of the server.
+func checkPath(path string) error {
+	for e := range strings.SplitSeq(path, "/") {
+		if e == "" || e == "." || e == ".." || strings.ContainsFunc(e, unicode.IsControl) {
+			return &provider.Error{Kind: provider.ErrRefused, Op: opRead, Text: "the path has an element that is empty, \".\", \"..\" or not printable"}
+		}
+	}
+	return nil
+}
+
+// Identify returns the display name of the login, with its role and entity when
+// there are any.
+func (s *Session) Identify(ctx context.Context) (string, error) {
+	l, err := s.current(ctx)
+	if err != nil {
+		return "", err
+	}
+	answer, err := s.lookUp(ctx, opIdentify, l)
+	if err != nil {
+		return "", err
+	}
+	return identity(answer), nil
+}
+
+// Close revokes a token that this session was given by a login; one that a
+// person made is left alone.
+func (s *Session) Close(ctx context.Context) error {
+	defer s.transport.CloseIdleConnections()
+	s.mu.Lock()
+	l := s.lease
+	s.lease = nil
+	s.mu.Unlock()
+	if l == nil || !l.own {
+		return nil
+	}
+	_, err := s.ask(ctx, "close", l, func(ctx context.Context) (*api.Secret, error) {
+		return l.client.Logical().WriteWithContext(ctx, "auth/token/revoke-self", nil)
+	})
+	return err
+}
+
+// String returns the address.
+func (s *Session) String() string { return "vault.Session(" + s.cfg.Address + ")" }
+
+// GoString returns what String does.
+func (s *Session) GoString() string { return s.String() }
+
+// Format writes what String returns, whatever the verb and its flags.
+func (s *Session) Format(f fmt.State, _ rune) {
+	_, _ = io.WriteString(f, s.String()) // a formatter cannot report an error
+}
+
+// LogValue returns what String does.
+func (s *Session) LogValue() slog.Value { return slog.StringValue(s.String()) }
+

@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/credstore/credstore/pkg/client"
+)
+
+// The exit codes of the command.
+const (
+	exitOK    = 0
+	exitError = 1
+	exitUsage = 2
+)
+
+// Streams are what the command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	// Getenv looks up an environment variable; "" means that it is not set.
+	Getenv func(string) string
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// Run executes the command line, without the program's name, and returns the
+// exit code: 0, 1 when the command failed, 2 when it was not understood.
+func Run(ctx context.Context, args []string, s Streams) int {
+	root := newRoot(s)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	_, _ = fmt.Fprintf(s.Err, "credstore: %s\n", describe(err))
+	var bad usageError
+	if errors.As(err, &bad) {
+		return exitUsage
+	}
+	return exitError
+}
+
+// describe says what went wrong as a person wants to read it.
+func describe(err error) string {
+	var inUse *client.InUseError
+	if errors.As(err, &inUse) {
+		text := err.Error()
+		for _, u := range inUse.Usages {
+			text += fmt.Sprintf("\n  %s  %s", u.GetSource(), u.GetUser())
+		}
+		for _, c := range inUse.Consumers {
+			text += fmt.Sprintf("\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion())
+		}
+		return text
+	}
+	var invalid *client.InvalidError
+	if errors.As(err, &invalid) && len(invalid.Violations) > 0 {
+		text := "the server refuses the request:"
+		for _, v := range invalid.Violations {
+			text += fmt.Sprintf("\n  %s: %s", v.Field, v.Description)
+		}
+		return text
+	}
+	return err.Error()
+}
+
+func newRoot(s Streams) *cobra.Command {
+	c := &connection{streams: s}
+	root := &cobra.Command{
+		Use:           "credstore",
+		Short:         "One encrypted home for the credentials that services use",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(s.In)
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	f := root.PersistentFlags()
+	f.StringVar(&c.address, "address", s.Getenv("CREDSTORE_ADDR"), "gRPC address of the server, host:port (CREDSTORE_ADDR)")
+	f.StringVar(&c.ca, "ca", s.Getenv("CREDSTORE_CA"), "PEM file that the server's certificate is checked against (CREDSTORE_CA)")
+	f.StringVar(&c.tokenFile, "token-file", s.Getenv("CREDSTORE_TOKEN_FILE"), "file that holds the API token (CREDSTORE_TOKEN_FILE; or the token itself in CREDSTORE_TOKEN)")
+	f.StringVar(&c.project, "project", either(s.Getenv("CREDSTORE_PROJECT"), "default"), "project of names that do not say theirs (CREDSTORE_PROJECT)")
+	f.BoolVar(&c.insecure, "insecure", false, "talk to a server on this machine without TLS")
+	f.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long one call may take")
+	f.StringVarP(&c.output, "output", "o", "table", "table, json or yaml")
+	root.AddGroup(&cobra.Group{ID: "server", Title: "Run a server:"}, &cobra.Group{ID: "client", Title: "Work with a server:"})
+	for _, cmd := range []*cobra.Command{newServe(s), newDev(s), newInit(s), newHealth(s)} {
+		cmd.GroupID = "server"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{
+		newCredential(c), newStore(c), newInjection(c), newUsage(c), newWatch(c), newToken(c), newProject(c),
+	} {
+		cmd.GroupID = "client"
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(newVersion(s))
+	return root
+}
+
+func either(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+// exactArgs is cobra.ExactArgs with the right exit code.
+func exactArgs(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usageError{fmt.Errorf("%q takes %d argument(s), not %d; see %s --help", cmd.CommandPath(), n, len(args), cmd.CommandPath())}
+		}
+		return nil
+	}
+}
