@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -169,6 +170,29 @@ func TestTokenFileIsReadAgain(t *testing.T) {
 	write("credstore_next")
 	if err := get(t, c); err != nil {
 		t.Errorf("after the token was replaced: %v", err)
+	}
+	// Written in place, and replaced with the time stamp of the one before.
+	server.SetToken("credstore_same")
+	if err := os.WriteFile(file, []byte("credstore_same"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(file)
+	if err == nil {
+		err = os.Chtimes(file, time.Time{}, info.ModTime().Add(time.Second))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := get(t, c); err != nil {
+		t.Errorf("after the token was overwritten: %v", err)
+	}
+	server.SetToken("credstore_last")
+	write("credstore_last")
+	if err := os.Chtimes(file, time.Time{}, info.ModTime().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if err := get(t, c); err != nil {
+		t.Errorf("after the token was replaced by one of the same age: %v", err)
 	}
 	// A file that is away or empty for a moment does not matter.
 	write("")

@@ -200,6 +200,13 @@ func TestWatchLeavesAServerThatIsSilentOrWrong(t *testing.T) {
 			t.Errorf("request %v", st.Request)
 		}
 		r.send(st, reset(1), commit(0, 1, "", put("a", "A")), synced(1, "t1"))
+		for range 10 { // heartbeats keep it
+			time.Sleep(25 * time.Second)
+			r.send(st, heartbeat(1, "t1"))
+		}
+		if err := r.watcher.Err(); err != nil || len(r.server.Watches) > 0 {
+			t.Errorf("left a server that is alive: %v", err)
+		}
 		r.network.Cut()
 		time.Sleep(31 * time.Second)
 		synctest.Wait()

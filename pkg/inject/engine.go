@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,6 +113,10 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
+// Completed returns a channel that is closed when a complete set was published
+// for the first time, by this run.
+func (e *Engine) Completed() <-chan struct{} { return e.completed }
+
 // Once publishes one complete set, says goodbye and returns. If ctx ends first,
 // the error is an *[IncompleteError] that wraps its cause. It is called once,
 // and instead of Run.
@@ -147,14 +152,7 @@ type IncompleteError struct {
 }
 
 func (e *IncompleteError) Error() string {
-	text := "no complete set was applied: "
-	for i, r := range e.Reasons {
-		if i > 0 {
-			text += "; "
-		}
-		text += r
-	}
-	return text + ": " + e.Cause.Error()
+	return fmt.Sprintf("no complete set was applied: %s: %v", strings.Join(e.Reasons, "; "), e.Cause)
 }
 
 // Unwrap returns why there was no more time.

@@ -69,6 +69,12 @@ func TestSets(t *testing.T) {
 			// The content of cert was delivered before, and is not sent again.
 			{delta(3, item("key", "K2", group("tls"))), map[string]string{"cert": "C2 0400", "key": "K2 0400", "other": "O2 0400"}, ok, true},
 		}},
+		{"a group that goes back to the value from before", []step{
+			{whole(1, item("cert", "C1", group("tls")), item("key", "K1", group("tls"))), map[string]string{"cert": "C1 0400", "key": "K1 0400"}, ok, true},
+			{delta(2, item("cert", "C2", group("tls")), item("key", "", group("tls"), failed)), map[string]string{"cert": "C1 0400", "key": "K1 0400"}, map[string]string{"web/cert": "", "web/key": ""}, true},
+			{delta(3, item("cert", "C1", group("tls"), known), item("key", "K1", group("tls"), known)), map[string]string{"cert": "C1 0400", "key": "K1 0400"}, ok, true},
+			{delta(4, item("cert", "C1", group("tls"), known)), map[string]string{"cert": "C1 0400", "key": "K1 0400"}, ok, true},
+		}},
 		{"a group of one injection is not that of another", []step{
 			{whole(1, item("a", "A", group("g")), item("b", "B", group("g"), of(jobInjection))), map[string]string{"a": "A 0400", "b": "B 0400"}, ok, true},
 			{delta(2, item("a", "", group("g"), failed), item("b", "B2", group("g"), of(jobInjection))), map[string]string{"a": "A 0400", "b": "B2 0400"}, map[string]string{"web/a": ""}, true},
@@ -357,6 +363,31 @@ func TestOneUnpublishableItemHoldsBackNobody(t *testing.T) {
 	})
 }
 
+func TestLastGoodFileThatCannotBePublishedHoldsBackNobody(t *testing.T) {
+	root := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, root, nil)
+		defer r.end()
+		r.give(whole(1, item("a", "A"), item("b", "B")))
+		// Somebody puts a directory in the place of b's link.
+		if err := os.Remove(filepath.Join(root, "b")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(root, "b"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r.give(delta(2, item("a", "A2"), item("b", "B2")))
+		r.wantFiles(map[string]string{"a": "A2 0400"})
+		r.wantReport(2, map[string]string{"web/b": `"b"`})
+		if err := os.Remove(filepath.Join(root, "b")); err != nil {
+			t.Fatal(err)
+		}
+		wait()
+		r.wantFiles(map[string]string{"a": "A2 0400", "b": "B2 0400"})
+		r.wantReport(2, nil)
+	})
+}
+
 func TestOwnerThatCannotBeGivenFailsOneItem(t *testing.T) {
 	root := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -463,6 +494,13 @@ func TestContentsAreForgotten(t *testing.T) {
 		r.give(delta(3, item("a", "other", group("g"))))
 		if !bytes.Equal(superseded, make([]byte, len(superseded))) {
 			t.Error("a superseded content is still in memory")
+		}
+		r.give(whole(4, item("a", "very secret"), item("b", "B")))
+		held := item("a", "never written", group("g"))
+		r.give(delta(5, held, item("b", "", group("g"), failed)))
+		r.give(delta(6, item("a", "very secret", group("g"), known)))
+		if !bytes.Equal(held.Content, make([]byte, len(held.Content))) {
+			t.Error("a content that was taken back is still in memory")
 		}
 		if strings.Contains(r.log.String(), "secret") || strings.Contains(fmt.Sprintf("%v %+v %#v", old, it, it), "secret") {
 			t.Error("a content was printed")

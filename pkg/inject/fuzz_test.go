@@ -40,8 +40,6 @@ func (m *memory) Current() (map[string]fileset.File, error) {
 	return files, nil
 }
 
-func (m *memory) Read(p string) (fileset.File, error) { return m.files[p], nil }
-
 // mute is a source that only counts.
 type mute struct{ reconnects int }
 

@@ -68,7 +68,8 @@ func (m *manifest) decide(started bool, refused map[string]refusal) plan {
 	// What is current goes first: a last good file must not be in its way.
 	for _, id := range ids {
 		if _, bad := p.causes[id]; !bad {
-			choose(id, choice{current: true, fromPending: m.entries[id].pending != nil})
+			e := m.entries[id]
+			choose(id, choice{current: true, fromPending: e.pending != nil && e.pending.digest == e.item.Digest})
 		}
 	}
 	for _, id := range ids {

@@ -38,7 +38,6 @@ type Consumer interface {
 // Files is where files go: a *[fileset.Dir], whose comments are the contract.
 type Files interface {
 	Publish(ctx context.Context, files []fileset.File) (fileset.Change, error)
-	Read(path string) (fileset.File, error)
 	Current() (map[string]fileset.File, error)
 }
 

@@ -10,16 +10,16 @@ import (
 // nil. While it is open one call at a time, the probe, is let through each time
 // that a pause is over; an answer of any kind closes it.
 type breaker struct {
-	after     int
-	first     time.Duration // the first pause
-	most      time.Duration // the longest pause, and the one after a refused login
-	random    func() float64
-	mu        sync.Mutex
-	failures  int
-	trips     int
-	until     time.Time
-	probing   bool
-	last      *Error
+	after    int
+	first    time.Duration // the first pause
+	most     time.Duration // the longest pause, and the one after a refused login
+	random   func() float64
+	mu       sync.Mutex
+	failures int
+	trips    int
+	until    time.Time
+	probing  bool
+	last     *Error
 }
 
 // allow returns the remembered error when the call must not be made. Otherwise
@@ -78,9 +78,9 @@ func (b *breaker) trip(e *Error) {
 	b.last = &last
 }
 
-// probeNow ends the pause. If the next call fails, it starts again.
-func (b *breaker) probeNow() {
+// reset lets calls through again. The first that fails opens the breaker.
+func (b *breaker) reset() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.until = time.Time{}
+	b.last, b.failures = nil, b.after-1
 }

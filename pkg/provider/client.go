@@ -31,7 +31,8 @@ type Policy struct {
 	MaxPause time.Duration
 	// Metrics may be nil.
 	Metrics *Metrics
-	// Random returns numbers in [0, 1); math/rand's when nil.
+	// Random returns numbers in [0, 1), to several callers at a time; math/rand's
+	// when nil.
 	Random func() float64
 }
 
@@ -143,8 +144,9 @@ func (c *Client) Renew(ctx context.Context) error {
 	})
 }
 
-// ProbeNow lets the next call through to a store that is being left alone.
-func (c *Client) ProbeNow() { c.breaker.probeNow() }
+// Reset ends the pause of a store that is being left alone, because somebody
+// says that it is in order. The next call that fails begins another one.
+func (c *Client) Reset() { c.breaker.reset() }
 
 // Close gives the session back. Calls under way should have ended: their login
 // may end with it. A second call does nothing.
@@ -226,6 +228,10 @@ func (c *Client) once(ctx context.Context, op string, f func(context.Context, Se
 		return err
 	}
 	err = normal(op, f(ctx, s))
+	if errors.Is(err, ErrClosed) {
+		// Another call found the login lost while this one was under way.
+		return &Error{Kind: ErrUnavailable, Op: op, Text: "the login has just ended"}
+	}
 	if e, ok := errors.AsType[*Error](err); ok && e.LoginLost {
 		c.drop(ctx, s)
 	}

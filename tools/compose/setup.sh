@@ -17,26 +17,29 @@ if [ -s "$enroll/injector.token" ]; then
 	exit 0
 fi
 
-# The bodies are those of the REST interface; secrets come by standard input.
-credstore credential create demo --project default --file - <<'JSON'
-{"description": "demonstration", "payload": {"basic": {"username": "bot", "password": "s3cret"}}}
+# A run that was cut short is repeated from here: --request-id makes each call
+# safe to repeat. Secrets come by standard input, never as arguments.
+credstore credential create demo --request-id setup-demo --payload - <<'JSON'
+{"basic": {"username": "bot", "password": "s3cret"}}
 JSON
-credstore credential create vault --project default --file - <<JSON
-{"description": "how credstore reaches Vault", "payload": {"vault": {"token": "$VAULT_TOKEN"}}}
+credstore credential create vault --request-id setup-vault --payload - <<JSON
+{"vault": {"token": "$VAULT_TOKEN"}}
 JSON
-credstore store create team-vault --project default --file - <<JSON
-{"credential": "projects/default/credentials/vault", "vault": {"address": "$VAULT_ADDR", "mount": "secret"}, "delivery": "BROKERED", "pollInterval": "5s"}
-JSON
-credstore injection create demo --project default --file - <<'JSON'
-{"selector": {"app": "demo"},
- "items": [
-  {"credential": {"name": "projects/default/credentials/demo", "field": "username"}, "file": {"path": "username"}},
-  {"credential": {"name": "projects/default/credentials/demo", "field": "password"}, "file": {"path": "password"}},
-  {"secret": {"store": "projects/default/secretStores/team-vault", "path": "app/db", "key": "password"}, "file": {"path": "vault-password"}}]}
-JSON
+credstore store get team-vault >/dev/null 2>&1 ||
+	credstore store create team-vault --credential vault --vault-address "$VAULT_ADDR" --mount secret --poll-interval 5s
+credstore injection create demo --request-id setup-demo --file - <<'YAML'
+selector: {app: demo}
+items:
+  - credential: {name: projects/default/credentials/demo, field: username}
+    file: {path: username}
+  - credential: {name: projects/default/credentials/demo, field: password}
+    file: {path: password}
+  - secret: {store: projects/default/secretStores/team-vault, path: app/db, key: password}
+    file: {path: vault-password}
+YAML
 
 cp "$CREDSTORE_CA" "$enroll/ca.pem"
 # The token comes last, and in one step, because it is the mark.
-credstore token create demo-injector --project default --role workload --attribute app=demo \
-	--secret-file "$enroll/.injector.token"
+credstore token create demo-injector --request-id setup-demo --role workload --attribute app=demo \
+	--out-file "$enroll/.injector.token"
 mv "$enroll/.injector.token" "$enroll/injector.token"

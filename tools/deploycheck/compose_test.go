@@ -198,6 +198,7 @@ func TestComposeCommands(t *testing.T) {
 	out := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", out, "./services/credstore", "./services/injector")
 	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as the images are built
 	if text, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, text)
 	}
@@ -259,6 +260,7 @@ func setupCommands(t *testing.T) [][]string {
 	var commands [][]string
 	for line := range strings.Lines(joined) {
 		line, _, _ = strings.Cut(line, "<<")
+		line, _, _ = strings.Cut(line, ">")
 		if fields := strings.Fields(line); len(fields) > 2 && fields[0] == "credstore" {
 			commands = append(commands, fields)
 		}

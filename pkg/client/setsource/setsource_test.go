@@ -160,6 +160,7 @@ func TestReports(t *testing.T) {
 		defer r.end()
 		r.source.Report(inject.Report{Revision: 99}) // for no connection that there is
 		st := <-r.server.Sets
+		r.source.Report(inject.Report{Revision: 98}) // for no set of this one
 		r.whole(st, 1)
 		if len(st.Reports) != 0 {
 			t.Errorf("a report was sent before one was made: %v", <-st.Reports)
@@ -230,6 +231,8 @@ func TestReconnectTellsWhatIsThere(t *testing.T) {
 		r.consumer.have = map[string]string{"web/a": "d1"}
 		r.consumer.mu.Unlock()
 		st.End(clienttest.Failure(codes.Unavailable, "STORAGE_UNAVAILABLE", "going away"))
+		synctest.Wait()
+		r.source.Report(inject.Report{Revision: 1, Failures: []inject.Failure{{ID: "web/a"}}}) // of a retry
 
 		st = <-r.server.Sets
 		if diff := cmp.Diff(map[string]string{"web/a": "d1"}, st.Open.GetHave()); diff != "" {
@@ -246,8 +249,8 @@ func TestReconnectTellsWhatIsThere(t *testing.T) {
 		r.source.Reconnect()
 		st = <-r.server.Sets
 		r.whole(st, 3)
-		if _, connected, _ := r.consumer.got(); connected != 3 {
-			t.Errorf("connected %d times", connected)
+		if _, connected, errs := r.consumer.got(); connected != 3 || !strings.Contains(errs[len(errs)-1].Error(), "a whole set is needed") {
+			t.Errorf("connected %d times, errors %v", connected, errs)
 		}
 	})
 }

@@ -161,21 +161,17 @@ func (d disk) openDir(name string, mode fs.FileMode) (_ *os.File, err error) {
 	return h, h.Chmod(info.Mode()&fs.ModeSetgid | mode)
 }
 
-// link gives the file with info, found at from, a second name. It reports
-// false, without an error, where that is not possible: on a file system
-// without hard links, on a file of somebody else, or on one that was replaced
-// since info was taken.
-func (d disk) link(from, to string, info fs.FileInfo) (bool, error) {
+// link gives the file at from a second name. It reports false, without an
+// error, where that is not possible: on a file system without hard links, or
+// for a file of somebody else.
+func (d disk) link(from, to string) (bool, error) {
 	if err := d.announce(opLink, to); err != nil {
 		return false, err
 	}
 	if err := d.root.Link(from, to); err != nil {
 		return false, nil //nolint:nilerr // the caller writes a new file instead
 	}
-	if linked, err := d.root.Lstat(to); err == nil && os.SameFile(info, linked) {
-		return true, nil
-	}
-	return false, d.remove(to)
+	return true, nil
 }
 
 // symlink makes name a symlink to target. Anything but a directory that is in
@@ -222,4 +218,10 @@ func owner(info fs.FileInfo) (uid, gid int) {
 		return int(st.Uid), int(st.Gid)
 	}
 	return -1, -1
+}
+
+// ownedByUs says whether the user of this process owns what info describes.
+func ownedByUs(info fs.FileInfo) bool {
+	uid, _ := owner(info)
+	return uid == os.Geteuid()
 }

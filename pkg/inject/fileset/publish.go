@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -92,9 +91,9 @@ func (d *Dir) Publish(ctx context.Context, files []File) (Change, error) {
 }
 
 // compare returns what differs from the published set, and the files that do not.
-func (d *Dir) compare(s *state, want []File) (Change, map[string]fs.FileInfo) {
+func (d *Dir) compare(s *state, want []File) (Change, map[string]bool) {
 	var change Change
-	unchanged := make(map[string]fs.FileInfo)
+	unchanged := make(map[string]bool)
 	wanted := make(map[string]bool, len(want))
 	for _, f := range want {
 		wanted[f.Path] = true
@@ -102,8 +101,8 @@ func (d *Dir) compare(s *state, want []File) (Change, map[string]fs.FileInfo) {
 		switch {
 		case !there:
 			change.Added = append(change.Added, f.Path)
-		case d.same(s, f, info):
-			unchanged[f.Path] = info
+		case d.same(path.Join(s.data, f.Path), info, f, s.gid):
+			unchanged[f.Path] = true
 		default:
 			change.Changed = append(change.Changed, f.Path)
 		}
@@ -151,7 +150,7 @@ func staleLinks(s *state, names map[string]bool) []string {
 
 // build writes a set into a new data directory, which it removes again if it
 // fails. It returns its name and what is known about its files.
-func (d *Dir) build(ctx context.Context, s *state, want []File, unchanged map[string]fs.FileInfo) (_ string, _ map[string]written, err error) {
+func (d *Dir) build(ctx context.Context, s *state, want []File, unchanged map[string]bool) (_ string, _ map[string]written, err error) {
 	// 3. A new directory that only this process may enter.
 	name := newDataName()
 	defer func() {
@@ -182,12 +181,12 @@ func (d *Dir) build(ctx context.Context, s *state, want []File, unchanged map[st
 		if err := dir.mkdirAll(path.Dir(f.Path), made, &dirs); err != nil {
 			return "", nil, err
 		}
-		if info, ok := unchanged[f.Path]; ok {
-			linked, err := d.disk.link(path.Join(s.data, f.Path), path.Join(name, f.Path), info)
+		if unchanged[f.Path] {
+			reused, err := d.reuse(s, f, name)
 			if err != nil {
 				return "", nil, err
 			}
-			if linked {
+			if reused {
 				if w, ok := d.written[f.Path]; ok {
 					wrote[f.Path] = w
 				}
@@ -218,6 +217,21 @@ func (d *Dir) build(ctx context.Context, s *state, want []File, unchanged map[st
 	return name, wrote, batch.flush()
 }
 
+// reuse gives an unchanged file of the published set a second name in the new
+// data directory. It looks again at what it got, where nobody else can change
+// names: the file may have been replaced since it was compared.
+func (d *Dir) reuse(s *state, f File, data string) (bool, error) {
+	name := path.Join(data, f.Path)
+	linked, err := d.disk.link(path.Join(s.data, f.Path), name)
+	if err != nil || !linked {
+		return false, err
+	}
+	if info, err := d.disk.root.Lstat(name); err == nil && d.same(name, info, f, s.gid) {
+		return true, nil
+	}
+	return false, d.disk.remove(name)
+}
+
 // openNew opens a directory that was just made, and makes sure that it is that
 // one: somebody else who may write to root could have put another in its place.
 func (d *Dir) openNew(name string) (disk, error) {
@@ -230,7 +244,7 @@ func (d *Dir) openNew(name string) (disk, error) {
 		return disk{}, err
 	}
 	opened, err := root.Stat(".")
-	if uid, _ := owner(made); err == nil && (!made.IsDir() || uid != os.Geteuid() || !os.SameFile(made, opened)) {
+	if err == nil && !(made.IsDir() && os.SameFile(made, opened) && ownedByUs(opened)) {
 		err = fmt.Errorf("%s was replaced while it was made: others must not be allowed to write to root", quote(name))
 	}
 	if err != nil {

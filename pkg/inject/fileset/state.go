@@ -122,7 +122,7 @@ func (d *Dir) walk(s *state, at, prefix string, depth int) error {
 	if err != nil {
 		return err
 	}
-	if uid, _ := owner(info); uid != os.Geteuid() || info.Mode().Perm() != d.opts.DirMode || depth == 0 {
+	if !ownedByUs(info) || info.Mode().Perm() != d.opts.DirMode || depth == 0 {
 		s.sound = false
 	}
 	if depth == 0 {
@@ -170,14 +170,14 @@ func readDir(root *os.Root, name string) ([]fs.DirEntry, error) {
 	return entries, err
 }
 
-// same says whether the file that info describes, in the data directory, is f
-// already. One that cannot be read, and that this Dir did not write, counts as
-// another: writing it again is always right.
-func (d *Dir) same(s *state, f File, info fs.FileInfo) bool {
+// same says whether the file at name, that info describes, is f already; gid is
+// the group of files that name none. One that cannot be read, and that this Dir
+// did not write, counts as another: writing it again is always right.
+func (d *Dir) same(name string, info fs.FileInfo, f File, gid int) bool {
 	if info.Mode() != f.Mode || info.Size() != int64(len(f.Content)) {
 		return false
 	}
-	wantUID, wantGID := os.Geteuid(), s.gid
+	wantUID, wantGID := os.Geteuid(), gid
 	if f.UID != nil {
 		wantUID = *f.UID
 	}
@@ -187,7 +187,7 @@ func (d *Dir) same(s *state, f File, info fs.FileInfo) bool {
 	if uid, gid := owner(info); uid != wantUID || gid != wantGID {
 		return false
 	}
-	content, err := d.read(path.Join(s.data, f.Path), info)
+	content, err := d.read(name, info)
 	if errors.Is(err, fs.ErrPermission) {
 		w, ok := d.written[f.Path]
 		return ok && w.is(info) && w.sum == sha256.Sum256(f.Content)

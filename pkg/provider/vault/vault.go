@@ -33,7 +33,8 @@ type Config struct {
 	CAPEM string
 	// Egress guards the addresses that are connected to.
 	Egress provider.Egress
-	// Random returns numbers in [0, 1); math/rand's when nil.
+	// Random returns numbers in [0, 1), to several callers at a time; math/rand's
+	// when nil.
 	Random func() float64
 }
 
@@ -115,6 +116,7 @@ func newClient(cfg Config, transport *http.Transport) (*api.Client, error) {
 	// NewClient takes these from the environment whatever its config says.
 	c.ClearToken()
 	c.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
+	c.SetWrappingLookupFunc(func(string, string) string { return "" })
 	if cfg.Namespace != "" {
 		c.SetNamespace(cfg.Namespace)
 	}
@@ -207,4 +209,3 @@ func (s *Session) Format(f fmt.State, _ rune) {
 
 // LogValue returns what String does.
 func (s *Session) LogValue() slog.Value { return slog.StringValue(s.String()) }
-

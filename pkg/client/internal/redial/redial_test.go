@@ -65,6 +65,30 @@ func TestDelayStartsAgainAfterAConnectionThatLasted(t *testing.T) {
 	})
 }
 
+func TestNextBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ago := func(d time.Duration) time.Time { return time.Now().Add(-d) }
+		for _, test := range []struct {
+			bound time.Duration
+			since time.Time // when the connection worked; zero for never
+			want  time.Duration
+		}{
+			{0, time.Time{}, FirstDelay},
+			{0, ago(0), FirstDelay},
+			{FirstDelay, time.Time{}, 2 * FirstDelay},
+			{FirstDelay, ago(FirstDelay), 2 * FirstDelay},
+			{FirstDelay, ago(FirstDelay + 1), FirstDelay},
+			{20 * time.Second, time.Time{}, MaxDelay},
+			{MaxDelay, ago(MaxDelay), MaxDelay},
+			{MaxDelay, ago(time.Minute), FirstDelay},
+		} {
+			if got := nextBound(test.bound, test.since); got != test.want {
+				t.Errorf("after %s and a connection since %s: %s, want %s", test.bound, time.Since(test.since), got, test.want)
+			}
+		}
+	})
+}
+
 func TestRunEndsInTheMiddleOfADelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Nanosecond)

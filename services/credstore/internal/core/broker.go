@@ -68,6 +68,11 @@ const (
 	ValueDestroyed
 )
 
+// gone says whether the store answered that there is nothing to deliver.
+func (s ValueState) gone() bool {
+	return s == ValueMissing || s == ValueDeleted || s == ValueDestroyed
+}
+
 // Value is what an external store last delivered, without the content.
 type Value struct {
 	Version   string // as the store counts; "" when there was never one
@@ -195,7 +200,10 @@ func (s *Store) StoreLogin(ctx context.Context, name resourcename.SecretStore) (
 		return nil, 0, credential.Payload{}, err
 	}
 	err = s.release(AsSystem(ctx), CredentialsUse, name.String(), []string{st.Credential.Version(c.ActiveVersion).String()}, "", 0)
-	return st, c.ActiveVersion, payload, err
+	if err != nil {
+		return nil, 0, credential.Payload{}, err
+	}
+	return st, c.ActiveVersion, payload, nil
 }
 
 // PutValue commits what a poll brought, if it differs from what is stored, and
@@ -231,8 +239,12 @@ func (s *Store) PutValue(ctx context.Context, l Locator, u ValueUpdate) (changed
 		if u.Data != nil && (rec.FetchTime == nil || rec.GetVersion() != u.Version || !maps.EqualFunc(rec.GetData(), u.Data, bytes.Equal)) {
 			rec.Data, rec.Version, rec.FetchTime, same = u.Data, u.Version, now, false
 		}
-		if ValueState(rec.GetState()) != u.State || rec.GetMessage() != u.Message {
-			rec.State, rec.Message, rec.StateTime, same = uint32(u.State), u.Message, now, false
+		state := u.State
+		if was := ValueState(rec.GetState()); was.gone() && (state == ValueUnavailable || state == ValueRefused) {
+			state = was // what is gone does not come back because the store cannot be asked
+		}
+		if ValueState(rec.GetState()) != state || rec.GetMessage() != u.Message {
+			rec.State, rec.Message, rec.StateTime, same = uint32(state), u.Message, now, false
 		}
 		if same {
 			return nil, errSame

@@ -120,7 +120,7 @@ func inBatch(i int, field string) string { return fmt.Sprintf("operations[%d].%s
 // writeCredentials is behind every write of credentials.
 func (s *Store) writeCredentials(ctx context.Context, m Mutation, method, projectID string, ops []BatchOperation, at fieldPath) ([]*Credential, error) {
 	for i, op := range ops {
-		if op.Delete != nil {
+		if op.Delete != nil && !m.ValidateOnly {
 			if err := s.dropLapsedUsages(ctx, usageTarget(op.Delete.Name)); err != nil {
 				return nil, err
 			}

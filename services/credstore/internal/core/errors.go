@@ -111,6 +111,9 @@ func invalidField(field, format string, args ...any) error {
 	return &InvalidError{Violations: []FieldViolation{{field, fmt.Sprintf(format, args...)}}}
 }
 
+// errStopping ends streams, and the calls that wait, when the Store stops.
+var errStopping = &Error{Kind: ErrUnavailable, Reason: "SHUTTING_DOWN", Message: "the server is stopping: connect again"}
+
 func notFound(name fmt.Stringer) error {
 	return &Error{Kind: ErrNotFound, Reason: ReasonNotFound, Resource: name.String(), Message: name.String() + " does not exist"}
 }

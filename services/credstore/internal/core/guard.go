@@ -68,6 +68,14 @@ func (s *Store) permit(ctx context.Context, p Permission, project resourcename.P
 	return denied
 }
 
+// refuse denies a call for a reason of the domain's own, and puts it on record.
+func (s *Store) refuse(ctx context.Context, p Permission, resource fmt.Stringer, why string) error {
+	if err := s.record(ctx, AuditEntry{Permission: p, Resource: resource.String(), Reason: why}); err != nil {
+		return err
+	}
+	return &Error{Kind: ErrPermissionDenied, Reason: ReasonPermissionDenied, Resource: resource.String(), Message: why}
+}
+
 // record completes an entry with the caller and appends it.
 func (s *Store) record(ctx context.Context, e AuditEntry) error {
 	e.Time = time.Now()

@@ -34,8 +34,10 @@ type model struct {
 	// nonces holds those of all commits after compacted, ascending.
 	nonces []commitNonce
 	tokens map[string]resourcename.Token // by uid
-	// waiters are closed when the model has applied the revision.
+	// waiters are closed when the model has applied the revision; stopped is
+	// when nothing will be applied any more.
 	waiters map[Revision]chan struct{}
+	stopped chan struct{}
 	// sessions are ended when their token goes.
 	sessions map[string]map[*session]struct{}
 }
@@ -86,8 +88,26 @@ func newModel(sealer Sealer) *model {
 		tombs:    make(map[string]latestChange),
 		tokens:   make(map[string]resourcename.Token),
 		waiters:  make(map[Revision]chan struct{}),
+		stopped:  make(chan struct{}),
 		sessions: make(map[string]map[*session]struct{}),
 	}
+}
+
+// loadModel makes a model of the storage's state and returns the feed that goes
+// on from it. A compaction that comes between means to begin again.
+func loadModel(ctx context.Context, sealer Sealer, storage Storage) (*model, Feed, error) {
+	var err error
+	for range maxAttempts {
+		m := newModel(sealer)
+		var feed Feed
+		if feed, err = m.load(ctx, storage); err == nil {
+			return m, feed, nil
+		}
+		if !errors.Is(err, ErrCompacted) {
+			break
+		}
+	}
+	return nil, nil, err
 }
 
 // load fills an empty model from a snapshot and returns the feed that goes on
@@ -254,67 +274,82 @@ func (m *model) bury(key string, rev Revision, uid string) {
 	m.latest.Set(t)
 }
 
-// apply takes in one commit and returns what it changed. Records are decoded
-// before the lock is taken, so that readers wait as little as possible.
-func (m *model) apply(c Commit) (*update, []string, error) {
-	decoded := make([]entry, len(c.Changes))
-	for i, ch := range c.Changes {
-		if ch.Delete || ch.Superseded {
-			continue
+// apply takes in some consecutive commits as one step and returns what they
+// changed together. Records are decoded before the lock is taken, so that
+// readers wait as little as possible.
+func (m *model) apply(commits []Commit) (*update, []string, error) {
+	decoded := make([][]entry, len(commits))
+	for i, c := range commits {
+		decoded[i] = make([]entry, len(c.Changes))
+		for j, ch := range c.Changes {
+			if ch.Delete || ch.Superseded {
+				continue
+			}
+			e, err := m.decode(ch.Key, ch.Value, c.Revision)
+			if err != nil {
+				return nil, nil, fmt.Errorf("revision %d: %w", c.Revision, err)
+			}
+			decoded[i][j] = e
 		}
-		e, err := m.decode(ch.Key, ch.Value, c.Revision)
-		if err != nil {
-			return nil, nil, err
-		}
-		decoded[i] = e
 	}
-	u := &update{rev: c.Revision}
 	var topics []string
+	changed := make(map[string]int) // key to index in u.credentials
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, ch := range c.Changes {
-		if ch.Superseded {
-			continue // a later commit in the feed has what became of it
-		}
-		var old entry
-		if ch.Delete {
-			old = m.remove(ch.Key, c.Revision)
-		} else {
-			old = m.put(ch.Key, decoded[i])
-			if t, ok := decoded[i].value.(*Token); ok {
-				if was, ok := old.value.(*Token); ok && was.UID != t.UID {
-					delete(m.tokens, was.UID)
-					m.endSessions(was.UID, "its token was replaced")
-				}
+	u := &update{}
+	for i, c := range commits {
+		for j, ch := range c.Changes {
+			if ch.Superseded {
+				continue // a later one of these commits has what became of it
 			}
-		}
-		topics = appendTopics(topics, ch.Key)
-		if isCredentialKey(ch.Key) {
+			old := m.change(ch, decoded[i][j], c.Revision)
+			topics = appendTopics(topics, ch.Key)
+			if !isCredentialKey(ch.Key) {
+				continue
+			}
 			was, _ := old.value.(*Credential)
-			now, _ := decoded[i].value.(*Credential)
-			if was != nil || now != nil {
-				u.credentials = append(u.credentials, credentialUpdate{old: was, now: now})
+			now, _ := decoded[i][j].value.(*Credential)
+			if at, ok := changed[ch.Key]; ok {
+				u.credentials[at].now = now
+			} else if was != nil || now != nil {
+				changed[ch.Key] = len(u.credentials)
+				u.credentials = append(u.credentials, credentialUpdate{name: credentialOfKey(ch.Key), old: was, now: now})
 			}
 		}
+		u.rev = c.Revision
+		m.rev, m.nonce = c.Revision, c.Nonce
+		m.nonces = append(m.nonces, commitNonce{c.Revision, c.Nonce})
 	}
 	for i := range u.credentials {
-		cu := &u.credentials[i]
-		if cu.now == nil {
-			cu.name = cu.old.Name
-			continue
+		if cu := &u.credentials[i]; cu.now != nil {
+			p, _ := m.state.Get(keyPayload(cu.now.UID, cu.now.ActiveVersion))
+			cu.sealed = p.sealed
 		}
-		cu.name = cu.now.Name
-		p, _ := m.state.Get(keyPayload(cu.now.UID, cu.now.ActiveVersion))
-		cu.sealed = p.sealed
 	}
-	m.rev, m.nonce = c.Revision, c.Nonce
-	m.nonces = append(m.nonces, commitNonce{c.Revision, c.Nonce})
-	if w, ok := m.waiters[c.Revision]; ok {
-		close(w)
-		delete(m.waiters, c.Revision)
+	for _, c := range commits {
+		if w, ok := m.waiters[c.Revision]; ok {
+			close(w)
+			delete(m.waiters, c.Revision)
+		}
 	}
 	return u, topics, nil
+}
+
+// change applies one change and returns what was there; the caller holds the
+// lock.
+func (m *model) change(ch Change, e entry, rev Revision) (old entry) {
+	if ch.Delete {
+		return m.remove(ch.Key, rev)
+	}
+	old = m.put(ch.Key, e)
+	if t, ok := e.value.(*Token); ok {
+		if was, ok := old.value.(*Token); ok && was.UID != t.UID {
+			delete(m.tokens, was.UID)
+			m.endSessions(was.UID, "its token was replaced")
+		}
+	}
+	return old
 }
 
 // Topics of the fan-out: everything of a project's credentials, one record, and
@@ -337,7 +372,7 @@ func appendTopics(topics []string, key string) []string {
 }
 
 // wait returns when the model has applied the revision, which must be that of a
-// commit.
+// commit, or ErrUnavailable when it never will, because the Store has stopped.
 func (m *model) wait(ctx context.Context, rev Revision) error {
 	m.mu.Lock()
 	if m.rev >= rev {
@@ -353,6 +388,8 @@ func (m *model) wait(ctx context.Context, rev Revision) error {
 	select {
 	case <-w:
 		return nil
+	case <-m.stopped:
+		return errStopping
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -379,6 +416,8 @@ func (m *model) replace(n *model) {
 }
 
 // forget drops deletions and nonces through the revision, as the storage has.
+// The revision's own nonce stays: a stream that has reached it misses nothing
+// that is forgotten, and needs a token when nothing happens for long.
 func (m *model) forget(through Revision) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -386,7 +425,7 @@ func (m *model) forget(through Revision) {
 		return
 	}
 	m.compacted = through
-	n, _ := slices.BinarySearchFunc(m.nonces, through+1, func(c commitNonce, r Revision) int {
+	n, _ := slices.BinarySearchFunc(m.nonces, through, func(c commitNonce, r Revision) int {
 		switch {
 		case c.rev < r:
 			return -1

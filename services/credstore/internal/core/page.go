@@ -45,7 +45,7 @@ func encodeChecked(b []byte) string {
 }
 
 func decodeChecked(token string, limit int) ([]byte, error) {
-	if len(token) > limit {
+	if len(token) > limit || strings.ContainsAny(token, "\r\n") { // which the decoder would skip
 		return nil, errBadToken
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)

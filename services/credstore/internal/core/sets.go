@@ -75,8 +75,10 @@ func (s *Store) buildSet(v view, injections []*Injection, before *builtSet) (*bu
 			}
 			if out.State != ItemFailed {
 				s.measure(&out, before)
-				if total += out.source.size; total > MaxSetBytes {
+				if total+out.source.size > MaxSetBytes {
 					out.fail("the set's contents exceed %d bytes with this item", MaxSetBytes)
+				} else {
+					total += out.source.size
 				}
 			}
 			b.items = append(b.items, out)
@@ -126,7 +128,7 @@ func (s *Store) buildFromSecret(v view, out *SetItem, src *SecretSource, inputs 
 	}
 	out.Version, out.RefreshTime = val.Version, val.FetchTime
 	switch {
-	case val.State == ValueOK:
+	case val.hasData && val.State == ValueOK:
 		out.State = ItemOK
 	case val.hasData && (val.State == ValueUnavailable || val.State == ValueRefused):
 		out.State, out.Message = ItemStale, val.Message
@@ -310,20 +312,25 @@ func newSets(s *Store) *sets {
 }
 
 func (x *sets) close() {
+	x.mu.Lock() // so that no goroutine starts behind the wait
 	x.stop()
+	x.mu.Unlock()
 	x.wg.Wait()
 }
 
 // sharedSet is the set of everybody with the same injections.
 type sharedSet struct {
-	key        string
-	injections []resourcename.Injection
-	refs       int // under sets.mu
-	cancel     context.CancelFunc
+	key     string
+	members []member
+	refs    int // under sets.mu
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex
 	now     *builtSet
-	changed chan struct{} // closed when now is replaced
+	changed chan struct{} // closed when now is replaced, or the set is retired
+	// retired: a member is gone or selects other workloads. What it delivers now
+	// is not for these streams, which have to match anew.
+	retired bool
 	// last takes the build before to now; whole is now for a newcomer. They are
 	// weak: contents are in memory in clear only while they are being sent.
 	last, whole weak.Pointer[SetUpdate]
@@ -333,30 +340,53 @@ type sharedSet struct {
 	streams map[string]bool
 }
 
+// member is an injection as the streams of a shared set matched it.
+type member struct {
+	name resourcename.Injection
+	// match stands for all that decides which workloads it selects.
+	match string
+}
+
+func membersOf(injections []*Injection) (members []member, key string) {
+	members = make([]member, len(injections))
+	for i, inj := range injections {
+		members[i] = member{inj.Name, inj.matchKey()}
+		key += members[i].match + "\n"
+	}
+	return members, key
+}
+
+// matchKey changes when the injection comes to select other workloads.
+func (i *Injection) matchKey() string {
+	var b strings.Builder
+	b.WriteString(i.Name.String() + " " + i.UID)
+	for _, k := range slices.Sorted(maps.Keys(i.Selector)) {
+		fmt.Fprintf(&b, " %q=%q", k, i.Selector[k])
+	}
+	return b.String()
+}
+
 // acquire returns the shared set of some injections, starting it if it is the
 // first to ask. Injections are sorted by name.
 func (x *sets) acquire(injections []*Injection, v view, streamID string) *sharedSet {
-	names := make([]resourcename.Injection, len(injections))
-	var key strings.Builder
-	for i, inj := range injections {
-		names[i] = inj.Name
-		key.WriteString(inj.Name.String() + " ")
-	}
+	members, key := membersOf(injections)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	sh := x.shared[key.String()]
+	sh := x.shared[key]
 	if sh == nil {
-		sh = &sharedSet{key: key.String(), injections: names, changed: make(chan struct{}), streams: make(map[string]bool)}
+		sh = &sharedSet{key: key, members: members, changed: make(chan struct{}), streams: make(map[string]bool)}
 		var inputs []string
 		sh.now, inputs = x.store.buildSet(v, injections, nil)
 		ctx, cancel := context.WithCancel(x.ctx)
 		sh.cancel = cancel
 		x.shared[sh.key] = sh
-		sub := x.store.hub.Subscribe("", uint64(v.rev), inputs...)
-		x.wg.Go(func() {
-			defer sub.Close()
-			x.follow(ctx, sh, sub)
-		})
+		if x.ctx.Err() == nil { // else the server is stopping, and so is the stream
+			sub := x.store.hub.Subscribe("", uint64(v.rev), inputs...)
+			x.wg.Go(func() {
+				defer sub.Close()
+				x.follow(ctx, sh, sub)
+			})
+		}
 	}
 	sh.refs++
 	sh.mu.Lock()
@@ -373,32 +403,66 @@ func (x *sets) release(sh *sharedSet, streamID string) {
 	sh.mu.Unlock()
 	if sh.refs--; sh.refs == 0 {
 		sh.cancel()
-		delete(x.shared, sh.key)
+		if x.shared[sh.key] == sh {
+			delete(x.shared, sh.key)
+		}
 	}
 }
 
-// follow rebuilds a shared set whenever one of its inputs changes.
+// retire ends a shared set: its streams match anew, and find or start another.
+func (x *sets) retire(sh *sharedSet) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.shared[sh.key] == sh {
+		delete(x.shared, sh.key)
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.retired = true
+	close(sh.changed)
+}
+
+func (sh *sharedSet) isRetired() bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.retired
+}
+
+// follow rebuilds a shared set whenever one of its inputs changes, until it is
+// retired.
 func (x *sets) follow(ctx context.Context, sh *sharedSet, sub *fanout.Subscription[*update]) {
 	for {
 		_, err := sub.Next(ctx)
 		if err != nil && !errors.Is(err, fanout.ErrLagged) {
 			return
 		}
-		rev, inputs := x.rebuild(ctx, sh)
-		sub.SetTopics(uint64(rev), inputs...)
+		v := x.store.model.view()
+		injections, ok := sh.current(v)
+		if !ok {
+			x.retire(sh)
+			return
+		}
+		sub.SetTopics(uint64(v.rev), x.rebuild(ctx, sh, v, injections)...)
 	}
 }
 
-// rebuild computes the set anew and, if it changed, puts the push on record and
-// wakes the streams. It returns the revision that it saw, and the inputs.
-func (x *sets) rebuild(ctx context.Context, sh *sharedSet) (Revision, []string) {
-	v := x.store.model.view()
-	var injections []*Injection
-	for _, n := range sh.injections {
-		if inj, _, ok := lookup[*Injection](v, keyInjection(n)); ok {
-			injections = append(injections, inj)
+// current returns the members as they are, or false when one is gone or selects
+// other workloads than it did.
+func (sh *sharedSet) current(v view) ([]*Injection, bool) {
+	injections := make([]*Injection, len(sh.members))
+	for i, m := range sh.members {
+		inj, _, ok := lookup[*Injection](v, keyInjection(m.name))
+		if !ok || inj.matchKey() != m.match {
+			return nil, false
 		}
+		injections[i] = inj
 	}
+	return injections, true
+}
+
+// rebuild computes the set anew and, if it changed, puts the push on record and
+// wakes the streams. It returns the inputs.
+func (x *sets) rebuild(ctx context.Context, sh *sharedSet, v view, injections []*Injection) []string {
 	sh.mu.Lock()
 	old := sh.now
 	streams := slices.Sorted(maps.Keys(sh.streams))
@@ -407,16 +471,12 @@ func (x *sets) rebuild(ctx context.Context, sh *sharedSet) (Revision, []string) 
 	next.rev = max(next.rev, old.rev)
 	u := x.store.update(old, next, nil)
 	if u.empty() {
-		return v.rev, inputs
-	}
-	if len(u.Removed) > 0 {
-		next.rev = max(next.rev, v.rev) // no input of what remains tells of it
-		u.Revision = next.rev
+		return inputs
 	}
 	if payloads := u.payloads(); len(payloads) > 0 && len(streams) > 0 {
 		err := x.store.parkUntil(ctx, func() error { return x.store.recordPush(ctx, payloads, streams, v.rev) })
 		if err != nil {
-			return v.rev, inputs // the server is stopping
+			return inputs // the server is stopping
 		}
 	}
 	sh.mu.Lock()
@@ -428,13 +488,14 @@ func (x *sets) rebuild(ctx context.Context, sh *sharedSet) (Revision, []string) 
 	}
 	close(sh.changed)
 	sh.changed = make(chan struct{})
-	return v.rev, inputs
+	return inputs
 }
 
 // next returns what a stream that was sent a build needs now, nil when nothing,
 // and the channel that tells of the next change. recorded says that the audit
-// log has it already.
-func (sh *sharedSet) next(s *Store, sent *builtSet, have map[string]string, streamID string) (u *SetUpdate, now *builtSet, recorded bool, changed <-chan struct{}) {
+// log has it already. since is when the stream came here from another set: what
+// it has to let go of for that is told by none of this set's inputs.
+func (sh *sharedSet) next(s *Store, sent *builtSet, have map[string]string, streamID string, since Revision) (u *SetUpdate, now *builtSet, recorded bool, changed <-chan struct{}) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	now, changed = sh.now, sh.changed
@@ -454,7 +515,9 @@ func (sh *sharedSet) next(s *Store, sent *builtSet, have map[string]string, stre
 		}
 		return u, now, false, changed
 	}
-	return s.update(sent, now, have), now, false, changed
+	u = s.update(sent, now, have)
+	u.Revision = max(u.Revision, since)
+	return u, now, false, changed
 }
 
 // matching lists the injections that a principal's workloads get, by name.

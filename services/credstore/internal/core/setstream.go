@@ -26,6 +26,7 @@ type SetStream struct {
 	req       OpenSetRequest
 	principal *Principal
 	shared    *sharedSet
+	since     Revision  // when it came to shared from another set, else 0
 	sent      *builtSet // what Next returned last
 	// reported is sent for Report, which another goroutine calls.
 	reported atomic.Pointer[builtSet]
@@ -94,12 +95,15 @@ func (w *SetStream) rematch(v view) {
 	for i, inj := range injections {
 		names[i] = inj.Name
 	}
-	if w.shared != nil && slices.Equal(names, w.shared.injections) {
-		return
+	if w.shared != nil && !w.shared.isRetired() {
+		if _, key := membersOf(injections); key == w.shared.key {
+			return
+		}
 	}
 	old := w.shared
 	w.shared = w.store.sets.acquire(injections, v, w.id)
 	if old != nil {
+		w.since = v.rev
 		w.store.sets.release(old, w.id)
 	}
 	w.store.sets.mu.Lock()
@@ -112,7 +116,10 @@ func (w *SetStream) rematch(v view) {
 func (w *SetStream) Next(ctx context.Context) (SetEvent, error) {
 	w.heartbeat.Reset(w.req.Heartbeat)
 	for {
-		u, now, recorded, changed := w.shared.next(w.store, w.sent, w.req.Have, w.id)
+		if w.shared.isRetired() {
+			w.rematch(w.store.model.view())
+		}
+		u, now, recorded, changed := w.shared.next(w.store, w.sent, w.req.Have, w.id, w.since)
 		if u != nil {
 			if payloads := u.payloads(); len(payloads) > 0 && !recorded {
 				err := w.store.parkUntil(ctx, func() error {
@@ -141,7 +148,7 @@ func (w *SetStream) Next(ctx context.Context) (SetEvent, error) {
 				w.matches.Resume(uint64(v.rev))
 				w.rematch(v)
 			case err != nil:
-				return SetEvent{}, &Error{Kind: ErrUnavailable, Reason: "SHUTTING_DOWN", Message: "the server is stopping: connect again"}
+				return SetEvent{}, errStopping
 			case ok:
 				w.rematch(w.store.model.view())
 			}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -83,13 +84,12 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{
 		cfg:       cfg,
 		storage:   cfg.Storage,
-		model:     newModel(cfg.Sealer),
 		consumers: newConsumers(cfg.ConsumerMemory),
 		digestKey: cfg.Derive("item digests"),
 		log:       cfg.Logger,
 		feedID:    info.FeedID,
 	}
-	if s.feed, err = s.model.load(ctx, cfg.Storage); err != nil {
+	if s.model, s.feed, err = loadModel(ctx, cfg.Sealer, cfg.Storage); err != nil {
 		return nil, err
 	}
 	s.hub = fanout.New[*update](cfg.Fanout, uint64(s.model.rev))
@@ -138,7 +138,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.ready.Store(true)
 	defer s.ready.Store(false)
 	for {
-		c, err := s.feed.Next(ctx)
+		commits, err := s.nextCommits(ctx)
 		switch {
 		case ctx.Err() != nil:
 			cancel()
@@ -153,11 +153,41 @@ func (s *Store) Run(ctx context.Context) error {
 			cancel()
 			return fmt.Errorf("follow the feed: %w", err)
 		}
-		if err := s.take(ctx, c); err != nil {
+		if err := s.take(ctx, commits); err != nil {
 			cancel()
 			return err
 		}
 	}
+}
+
+// maxMerged bounds how many commits are taken in as one step.
+const maxMerged = 10_000
+
+// nextCommits returns the next commit, or, when the feed no longer has all of
+// what it changed, that one and those after it that make up for it: only after
+// the last of them is the state one that the store was ever in. When they are
+// too many, it answers as for a history that is gone.
+func (s *Store) nextCommits(ctx context.Context) ([]Commit, error) {
+	var commits []Commit
+	missing := make(map[string]struct{})
+	for len(commits) < maxMerged {
+		c, err := s.feed.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		commits = append(commits, c)
+		for _, ch := range c.Changes {
+			if ch.Superseded {
+				missing[ch.Key] = struct{}{}
+			} else {
+				delete(missing, ch.Key)
+			}
+		}
+		if len(missing) == 0 {
+			return commits, nil
+		}
+	}
+	return nil, ErrCompacted
 }
 
 // Ready says whether the Store follows its storage.
@@ -166,40 +196,39 @@ func (s *Store) Ready() bool { return s.ready.Load() }
 func (s *Store) stop() {
 	s.stopOnce.Do(func() {
 		s.feed.Close()
+		close(s.model.stopped)
 		s.hub.Close()
 		s.sets.close()
 	})
 }
 
-// take applies one commit and publishes it.
-func (s *Store) take(ctx context.Context, c Commit) error {
-	u, topics, err := s.model.apply(c)
+// take applies some commits as one step and publishes it.
+func (s *Store) take(ctx context.Context, commits []Commit) error {
+	u, topics, err := s.model.apply(commits)
 	if err != nil {
-		return fmt.Errorf("apply revision %d: %w", c.Revision, err)
+		return fmt.Errorf("apply: %w", err)
 	}
-	for _, ch := range c.Changes {
-		if _, _, _, resource := splitIn(ch.Key); !resource {
-			continue
-		}
-		if v := s.model.view(); affectsWanted(v, ch.Key) {
-			s.wanted.refresh(v)
-			break
-		}
+	if v := s.model.view(); slices.ContainsFunc(commits, func(c Commit) bool {
+		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return affectsWanted(v, ch.Key) })
+	}) {
+		s.wanted.refresh(v)
 	}
 	size := 256
-	for _, ch := range c.Changes {
-		size += 64 + 2*len(ch.Key) + len(ch.Value)
+	for _, c := range commits {
+		for _, ch := range c.Changes {
+			size += 64 + 2*len(ch.Key) + len(ch.Value)
+		}
 	}
-	err = s.hub.Publish(uint64(c.Revision), topics, size, u, func(ids []string) error {
+	err = s.hub.Publish(uint64(u.rev), topics, size, u, func(ids []string) error {
 		payloads := u.payloads()
 		if len(payloads) == 0 {
 			return nil
 		}
-		return s.recordPush(ctx, payloads, ids, c.Revision)
+		return s.recordPush(ctx, payloads, ids, u.rev)
 	})
 	if err != nil && !errors.Is(err, fanout.ErrClosed) {
 		// Those that should have been named catch up, and record it, themselves.
-		s.log.Error("push is not on record", "revision", uint64(c.Revision), "error", err)
+		s.log.Error("push is not on record", "revision", uint64(u.rev), "error", err)
 	}
 	return nil
 }
@@ -207,8 +236,7 @@ func (s *Store) take(ctx context.Context, c Commit) error {
 // reload starts over from a snapshot when the feed was compacted under us.
 func (s *Store) reload(ctx context.Context) error {
 	s.feed.Close()
-	fresh := newModel(s.cfg.Sealer)
-	feed, err := fresh.load(ctx, s.storage)
+	fresh, feed, err := loadModel(ctx, s.cfg.Sealer, s.storage)
 	if err != nil {
 		return fmt.Errorf("reload: %w", err)
 	}

@@ -268,12 +268,15 @@ func (s *Store) TestSecretStore(ctx context.Context, name resourcename.SecretSto
 	if err := s.permit(ctx, SecretStoresUpdate, name.Parent(), name); err != nil {
 		return TestResult{}, err
 	}
-	st, _, payload, err := s.StoreLogin(ctx, name)
-	if err != nil {
-		return TestResult{}, err
+	if _, _, ok := lookup[*SecretStore](s.model, keyStore(name)); !ok {
+		return TestResult{}, notFound(name)
 	}
 	if s.cfg.Brokerage == nil {
 		return TestResult{}, errNoBrokerage
+	}
+	st, _, payload, err := s.StoreLogin(ctx, name)
+	if err != nil {
+		return TestResult{}, err
 	}
 	return s.cfg.Brokerage.Test(ctx, st, payload)
 }

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	recordv1 "github.com/credstore/credstore/gen/go/record/v1"
 	"github.com/credstore/credstore/pkg/resourcename"
 )
 
@@ -87,8 +90,11 @@ func (s *Store) CreateToken(ctx context.Context, r CreateTokenRequest) (*Token, 
 	if err := s.permit(ctx, TokensCreate, r.Name.Parent(), r.Name); err != nil {
 		return nil, "", err
 	}
-	if err := checkToken(ctx, r); err != nil {
+	if err := checkToken(r); err != nil {
 		return nil, "", err
+	}
+	if r.AllProjects && !mayIssueForAll(ctx) {
+		return nil, "", s.refuse(ctx, TokensCreate, r.Name, "only a token for all projects may issue one")
 	}
 	uid, err := newUID(s.cfg.Random)
 	if err != nil {
@@ -112,7 +118,7 @@ func (s *Store) CreateToken(ctx context.Context, r CreateTokenRequest) (*Token, 
 			Name: r.Name, UID: uid, ProjectUID: pr.UID, Description: r.Description, Role: r.Role, AllProjects: r.AllProjects,
 			Attributes: r.Attributes, Credentials: r.Credentials, ExpireTime: r.ExpireTime, CreateTime: time.Now(), hash: hash,
 		}
-		p := &plan{name: r.Name.String()}
+		p := &plan{name: r.Name.String(), response: &recordv1.Token{Uid: uid}}
 		p.require(Present, keyProject(r.Name.Parent()), 0)
 		p.require(Absent, key, 0)
 		return p, s.put(p, key, encodeToken(t))
@@ -121,7 +127,11 @@ func (s *Store) CreateToken(ctx context.Context, r CreateTokenRequest) (*Token, 
 		return nil, "", err
 	}
 	if res.replayed != nil {
-		return s.reissue(ctx, r.Name)
+		var made recordv1.Token
+		if err := proto.Unmarshal(res.replayed.response, &made); err != nil {
+			return nil, "", err
+		}
+		return s.reissue(ctx, r.Name, made.GetUid())
 	}
 	if r.ValidateOnly {
 		return t, "", nil
@@ -130,13 +140,14 @@ func (s *Store) CreateToken(ctx context.Context, r CreateTokenRequest) (*Token, 
 	return t, secret, nil
 }
 
-// reissue gives an existing token a new secret.
-func (s *Store) reissue(ctx context.Context, name resourcename.Token) (*Token, string, error) {
+// reissue gives an existing token a new secret. Another token that has come to
+// have the name since, perhaps with more rights, does not exist for it.
+func (s *Store) reissue(ctx context.Context, name resourcename.Token, uid string) (*Token, string, error) {
 	var t Token
 	var secret string
 	rev, err := s.mutate(ctx, false, func(v view) (*plan, error) {
 		old, rev, ok := lookup[*Token](v, keyToken(name))
-		if !ok {
+		if !ok || old.UID != uid {
 			return nil, notFound(name)
 		}
 		t = *old
@@ -155,7 +166,7 @@ func (s *Store) reissue(ctx context.Context, name resourcename.Token) (*Token, s
 	return &t, secret, nil
 }
 
-func checkToken(ctx context.Context, r CreateTokenRequest) error {
+func checkToken(r CreateTokenRequest) error {
 	var v invalid
 	v.checkID("tokenId", r.Name.ID)
 	v.checkDescription("token.description", r.Description)
@@ -180,16 +191,12 @@ func checkToken(ctx context.Context, r CreateTokenRequest) error {
 	if !r.ExpireTime.IsZero() && !r.ExpireTime.After(time.Now()) {
 		v.add("token.expireTime", "is in the past")
 	}
-	if err := v.err(); err != nil {
-		return err
-	}
-	if p := PrincipalFrom(ctx); r.AllProjects && !p.AllProjects {
-		return &Error{
-			Kind: ErrPermissionDenied, Reason: ReasonPermissionDenied, Resource: r.Name.String(),
-			Message: "only a token for all projects may issue one",
-		}
-	}
-	return nil
+	return v.err()
+}
+
+func mayIssueForAll(ctx context.Context) bool {
+	p := PrincipalFrom(ctx)
+	return p != nil && p.AllProjects
 }
 
 // GetToken returns what a token may do.

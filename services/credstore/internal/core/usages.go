@@ -138,6 +138,9 @@ func (s *Store) DeclareUsage(ctx context.Context, r DeclareUsageRequest) (*Usage
 		return nil, err
 	}
 	var v invalid
+	if r.Name.Collection != resourcename.Credentials {
+		v.add("parent", "must be a credential: what uses a secret store is known from the injections")
+	}
 	v.checkID("usageId", r.Name.ID)
 	if n := utf8.RuneCountInString(r.User); n == 0 || n > 256 {
 		v.add("usage.user", "must have 1 to 256 characters: who uses the credential")

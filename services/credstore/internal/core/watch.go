@@ -169,10 +169,7 @@ func (s *Store) Watch(ctx context.Context, r WatchRequest) (*CredentialWatch, er
 			r.Names = who.Credentials
 		}
 		if len(r.Names) == 0 {
-			return nil, &Error{
-				Kind: ErrPermissionDenied, Reason: ReasonPermissionDenied, Resource: r.Project.String(),
-				Message: "the token names no credentials, so there is nothing that it may watch",
-			}
+			return nil, s.refuse(ctx, CredentialsWatch, r.Project, "the token names no credentials, so there is nothing that it may watch")
 		}
 		for _, n := range r.Names {
 			if err := s.permitWatch(ctx, r.View, n.Parent(), n); err != nil {
@@ -285,7 +282,7 @@ func (w *CredentialWatch) Next(ctx context.Context) (WatchEvent, error) {
 			w.fallBehind()
 			continue
 		case err != nil:
-			return WatchEvent{}, &Error{Kind: ErrUnavailable, Reason: "SHUTTING_DOWN", Message: "the server is stopping: resume with another one"}
+			return WatchEvent{}, errStopping
 		case ok:
 			ev, send, err := w.fromUpdate(ctx, e)
 			if send || err != nil {

@@ -27,6 +27,8 @@ type Harness struct {
 	Dir     string
 
 	cfg    core.Config
+	opts   []Option
+	file   sqlite.Options
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -37,17 +39,41 @@ type Option func(*core.Config)
 // New returns a running Store in a new folder; the test's cleanup stops it.
 func New(t testing.TB, opts ...Option) *Harness {
 	t.Helper()
-	h := &Harness{Dir: t.TempDir(), Audit: &Audit{}}
+	return NewOn(t, sqlite.Options{}, opts...)
+}
+
+// NewOn is New on a file with options of its own; their Path is not used.
+func NewOn(t testing.TB, file sqlite.Options, opts ...Option) *Harness {
+	t.Helper()
+	h := &Harness{Dir: t.TempDir(), Audit: &Audit{}, file: file}
 	h.Start(t, opts...)
 	t.Cleanup(func() { h.Stop(t) })
 	return h
 }
 
-// Start opens the folder, as after Stop.
+// File returns the path of the database.
+func (h *Harness) File() string { return filepath.Join(h.Dir, "store.db") }
+
+// Start opens the folder, as after Stop. Without options it uses those of the
+// time before.
 func (h *Harness) Start(t testing.TB, opts ...Option) {
 	t.Helper()
+	if err := h.TryStart(t, opts...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TryStart is Start for a folder that the Store may refuse: it returns the
+// error of core.New. Everything is closed then.
+func (h *Harness) TryStart(t testing.TB, opts ...Option) error {
+	t.Helper()
+	if len(opts) > 0 {
+		h.opts = opts
+	}
 	ctx := context.Background()
-	storage, err := sqlite.Open(ctx, sqlite.Options{Path: filepath.Join(h.Dir, "store.db")})
+	file := h.file
+	file.Path = h.File()
+	storage, err := sqlite.Open(ctx, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,16 +90,22 @@ func (h *Harness) Start(t testing.TB, opts ...Option) {
 	}
 	h.Storage, h.Sealer = storage, sealer
 	h.cfg = core.Config{Storage: storage, Sealer: sealer, Authorizer: AllowAll{}, Auditor: h.Audit, Derive: sealer.Derive}
-	for _, o := range opts {
+	for _, o := range h.opts {
 		o(&h.cfg)
 	}
-	if h.Store, err = core.New(ctx, h.cfg); err != nil {
-		t.Fatal(err)
+	store, err := core.New(ctx, h.cfg)
+	if err != nil {
+		if err := storage.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		return err
 	}
+	h.Store = store
 	run, cancel := context.WithCancel(ctx)
 	h.cancel, h.done = cancel, make(chan error, 1)
-	store := h.Store
-	go func() { h.done <- store.Run(run) }()
+	done := h.done
+	go func() { done <- store.Run(run) }()
+	return nil
 }
 
 // Stop ends the Store and closes its storage; a second call does nothing.
@@ -90,6 +122,31 @@ func (h *Harness) Stop(t testing.TB) {
 		t.Errorf("Close: %v", err)
 	}
 	h.cancel = nil
+}
+
+// Replica returns another running Store on the same storage, as another server
+// would be. The test's cleanup stops it.
+func (h *Harness) Replica(t testing.TB, opts ...Option) *core.Store {
+	t.Helper()
+	cfg := h.cfg
+	cfg.Storage = h.Storage
+	for _, o := range opts {
+		o(&cfg)
+	}
+	store, err := core.New(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- store.Run(run) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run of a replica: %v", err)
+		}
+	})
+	return store
 }
 
 // AllowAll is an Authorizer that allows everything.

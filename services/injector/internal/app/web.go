@@ -24,16 +24,24 @@ type web struct {
 	server   *http.Server
 }
 
+// CheckListen says whether the web server may listen at address.
+func CheckListen(address string, public bool) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("web server: address %q: want host:port", address)
+	}
+	if ip := net.ParseIP(host); !public && (ip == nil || !ip.IsLoopback()) {
+		return fmt.Errorf("web server: %q is no loopback address, as 127.0.0.1: use one, or allow it with --http-public", address)
+	}
+	return nil
+}
+
 func listen(c Config, engine *inject.Engine, metrics prometheus.Gatherer) (*web, error) {
 	if c.Listen == "" {
 		return &web{}, nil
 	}
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("web server: address %q: want host:port", c.Listen)
-	}
-	if ip := net.ParseIP(host); !c.Public && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("web server: %q is no loopback address, as 127.0.0.1: use one, or make it public", c.Listen)
+	if err := CheckListen(c.Listen, c.Public); err != nil {
+		return nil, err
 	}
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {

@@ -116,6 +116,9 @@ before that 503 and why) and /metrics.`,
 				return err
 			}
 			if listen != noListen {
+				if err := app.CheckListen(listen, public); err != nil {
+					return usageError{err}
+				}
 				c.Listen, c.Public = listen, public
 			}
 			return app.Run(cmd.Context(), c)

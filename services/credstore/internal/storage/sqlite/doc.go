@@ -31,9 +31,9 @@
 // # What deleting leaves behind
 //
 // SQLite's secure_delete zeroes the cell it removes, but not the stale copies
-// that it makes when it moves cells between pages to balance its tree: of some
-// thirteen thousand values overwritten or deleted in a test, forty to a hundred
-// and fifty could still be read in the file. Records are therefore kept in slots that
+// that it makes when it moves cells between pages to balance its tree: in our
+// tests, of ten thousand values overwritten or deleted up to five could still
+// be read in the file. Records are therefore kept in slots that
 // never move: a slot is appended once, keeps its length, is overwritten in
 // place, and is filled with zeros and used again when its record goes. After a
 // clean Close no sealed byte of a record that was overwritten or deleted is in

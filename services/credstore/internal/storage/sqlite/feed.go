@@ -26,12 +26,11 @@ type feed struct {
 	once sync.Once
 	wake chan struct{} // holds one
 
-	mu      sync.Mutex
-	behind  bool          // the writer does not fill queue
-	queue   []core.Commit // contiguous
-	bytes   int           // of values in queue
-	newest  core.Revision // that the writer told of
-	dropped bool          // the store has closed
+	mu     sync.Mutex
+	behind bool          // the writer does not fill queue
+	queue  []core.Commit // contiguous
+	bytes  int           // of keys and values in queue
+	newest core.Revision // that the writer told of
 
 	// The reader's own.
 	pos    core.Revision // of the last commit handed out
@@ -50,6 +49,9 @@ func (s *Store) Feed(ctx context.Context, after core.Revision) (core.Feed, error
 		return nil, core.ErrClosed
 	default:
 	}
+	// The writer shows a commit here before it tells the feeds, so that a feed
+	// may be told of one that it has read, or that its caller has seen. Next
+	// passes over those.
 	pos := s.newest.Load()
 	switch {
 	case after > pos.rev:
@@ -61,7 +63,7 @@ func (s *Store) Feed(ctx context.Context, after core.Revision) (core.Feed, error
 		s:      s,
 		done:   make(chan struct{}),
 		wake:   make(chan struct{}, 1),
-		behind: true,
+		behind: after < pos.rev,
 		newest: pos.rev,
 		pos:    after,
 	}
@@ -78,15 +80,10 @@ func (s *Store) tell(commits []core.Commit, bytes int) {
 	}
 }
 
-// endFeeds wakes the feeds' readers for the last time.
+// endFeeds forgets the feeds; the closed Store has woken their readers.
 func (s *Store) endFeeds() {
 	s.feedsMu.Lock()
 	defer s.feedsMu.Unlock()
-	for f := range s.feeds {
-		f.mu.Lock()
-		f.dropped, f.queue = true, nil
-		f.mu.Unlock()
-	}
 	clear(s.feeds)
 }
 
@@ -158,9 +155,7 @@ func (f *feed) ended(ctx context.Context) error {
 }
 
 // pop returns the next commit of the queue, or that there is none, whether the
-// log must be read, and how far. A feed that has read all of the log goes over
-// to the queue here, under the lock that the writer takes to fill it: nothing
-// can come between.
+// log must be read, and how far.
 func (f *feed) pop() (c core.Commit, ok, behind bool, newest core.Revision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -174,13 +169,12 @@ func (f *feed) pop() (c core.Commit, ok, behind bool, newest core.Revision) {
 		}
 		return c, true, false, 0
 	}
-	if f.behind && f.newest <= f.pos && !f.dropped {
-		f.behind = false
-	}
 	return core.Commit{}, false, f.behind, f.newest
 }
 
-// read fills replay from the log, up to newest.
+// read fills replay from the log, up to newest. When that is all there is, the
+// feed goes over to the queue here, under the lock that the writer takes to
+// fill it: nothing can come between.
 func (f *feed) read(ctx context.Context, newest core.Revision) error {
 	r, err := f.s.acquire(ctx)
 	if err != nil {
@@ -195,6 +189,11 @@ func (f *feed) read(ctx context.Context, newest core.Revision) error {
 		return err
 	}
 	f.replay = commits
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.newest <= commits[len(commits)-1].Revision {
+		f.behind = false
+	}
 	return nil
 }
 

@@ -65,6 +65,7 @@ type knobs struct {
 	tick        <-chan time.Time    // nil: every maintenanceInterval
 	beforeWrite func() error        // called in each transaction before its first write
 	atCommit    func() error        // called in place of COMMIT when it returns an error
+	committed   func()              // called between COMMIT and showing the commit
 	walPages    int                 // pages written between checkpoints
 	setup       func(w *conn) error // called once with the writing connection
 }

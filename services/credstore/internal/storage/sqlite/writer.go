@@ -431,6 +431,9 @@ func (w *writer) transaction(fn func() error, done func()) error {
 	if err := w.runCommit(); err != nil {
 		return w.afterFailedCommit(err)
 	}
+	if w.s.knobs.committed != nil {
+		w.s.knobs.committed()
+	}
 	done()
 	return nil
 }

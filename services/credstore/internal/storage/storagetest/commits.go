@@ -183,8 +183,10 @@ func testSnapshotConsistent(e *env) {
 				e.Errorf("snapshot at %d is torn: %q@%d and %q@%d", rev, first.Value, first.Revision, last.Value, last.Revision)
 			}
 		}
-		if _, err := e.Feed(e.ctx, rev); err != nil {
+		if f, err := e.Feed(e.ctx, rev); err != nil {
 			e.Errorf("Feed at the snapshot's revision: %v", err)
+		} else {
+			f.Close()
 		}
 		if e.Failed() {
 			break
