@@ -141,8 +141,7 @@ func fromStatus(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
-	var done *Error
-	if errors.As(err, &done) {
+	if _, done := errors.AsType[*Error](err); done {
 		return err
 	}
 	s, ok := status.FromError(err)
@@ -165,7 +164,7 @@ func fromStatus(err error) error {
 		}
 	}
 	switch {
-	case byReason[e.Reason] == ErrInUse:
+	case errors.Is(e, ErrInUse):
 		return &InUseError{
 			Err: e, Usages: usages.GetUsages(), Consumers: usages.GetConsumers(),
 			TotalUsages: int(usages.GetTotalUsages()), TotalConsumers: int(usages.GetTotalConsumers()),

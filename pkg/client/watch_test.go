@@ -249,7 +249,7 @@ func TestWatchOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // a test
+	defer c.Close()
 	for _, o := range []client.WatchOptions{{}, {Parent: "projects/default", Heartbeat: time.Millisecond}, {Parent: "projects/default", Heartbeat: 2 * time.Hour}} {
 		if w, err := c.WatchCredentials(o); err == nil {
 			w.Close()

@@ -5,8 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -114,7 +114,7 @@ func (e *Engine) assemble(p plan, disk map[string]fileset.File, unread error) ([
 				written, ok = *en.applied.kept, true
 			}
 			if !ok {
-				return nil, unread
+				return nil, errors.Join(fmt.Errorf("%q cannot be read back", en.item.Path), unread)
 			}
 			if !c.current {
 				f = written // with the mode and the owner that it has
@@ -134,7 +134,7 @@ func (e *Engine) published(p plan, files []fileset.File) {
 		if c.fromPending {
 			en.applied = &onDisk{digest: en.pending.digest, sum: sha256.Sum256(f.Content)}
 		}
-		if !readable(f) && (c.fromPending || en.applied.kept != nil) {
+		if !readable(f, e.euid) && (c.fromPending || en.applied.kept != nil) {
 			f.Content = bytes.Clone(f.Content)
 			en.applied.kept = &f
 		}
@@ -150,10 +150,9 @@ func (e *Engine) published(p plan, files []fileset.File) {
 	e.blind = nil
 }
 
-// readable says whether this process can read a file back that it wrote, by the
-// file's mode and owner alone.
-func readable(f fileset.File) bool {
-	euid := os.Geteuid()
+// readable says whether a process of user euid can read a file back that it
+// wrote, by the file's mode and owner alone.
+func readable(f fileset.File, euid int) bool {
 	return euid == 0 || (f.UID == nil || *f.UID == euid) && f.Mode&0o400 != 0
 }
 

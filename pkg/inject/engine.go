@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,7 @@ type Engine struct {
 	source Source
 	files  Files
 	log    *slog.Logger
+	euid   int // the user that this process is
 
 	latency         metric // of sets that changed files, in seconds
 	publishFailures metric
@@ -71,6 +73,7 @@ func New(o Options) (*Engine, error) {
 		source:     o.Source,
 		files:      o.Files,
 		log:        o.Log,
+		euid:       os.Geteuid(),
 		retryTimer: time.NewTimer(time.Hour),
 		completed:  make(chan struct{}),
 		manifest:   newManifest(found),

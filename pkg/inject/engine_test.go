@@ -113,7 +113,8 @@ func TestSets(t *testing.T) {
 			{
 				whole(1, item("a", "A"), item("b", "B", mode("4755")), item("c", "C", mode("rw")), item("d", "D", func(it *inject.Item) { uid := uint32(1<<32 - 1); it.UID = &uid })),
 				map[string]string{"a": "A 0400"},
-				map[string]string{"web/b": `mode "4755"`, "web/c": "mode", "web/d": "uid"}, false,
+				map[string]string{"web/b": `mode "4755"`, "web/c": "mode", "web/d": "uid"},
+				false,
 			},
 		}},
 		{"of overlapping paths the first by id is kept", []step{
@@ -257,8 +258,7 @@ func (b *broken) Publish(ctx context.Context, files []fileset.File) (fileset.Cha
 	b.attempts++
 	err := b.err
 	b.mu.Unlock()
-	var settle *fileset.SettleError
-	if errors.As(err, &settle) {
+	if _, unsettled := errors.AsType[*fileset.SettleError](err); unsettled {
 		change, failed := b.Files.Publish(ctx, files)
 		return change, errors.Join(failed, err)
 	}
@@ -546,7 +546,7 @@ func TestOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer dir.Close() //nolint:errcheck // a test
+		defer dir.Close()
 		src := newSource()
 		e, err := inject.New(inject.Options{Source: src, Files: dir})
 		if err != nil {
@@ -601,7 +601,7 @@ func TestStatusAndMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dir.Close() //nolint:errcheck // a test
+	defer dir.Close()
 	src, registry := newSource(), prometheus.NewPedanticRegistry()
 	e, err := inject.New(inject.Options{Source: src, Files: dir, Metrics: registry})
 	if err != nil {

@@ -166,7 +166,7 @@ func target(it Item) (fileset.File, string) {
 			continue
 		}
 		// The largest number means "leave it alone" to the system call.
-		if *o.from >= math.MaxUint32 {
+		if *o.from == math.MaxUint32 {
 			return fileset.File{}, fmt.Sprintf("%s %d does not exist", o.name, *o.from)
 		}
 		id := int(*o.from)

@@ -35,6 +35,11 @@ func networkText(err error) string {
 	return reason(err)
 }
 
+// httpForHTTPS is what net/http says instead of crypto/tls, in an error without a
+// type.
+const httpForHTTPS = "http: server gave HTTP response to HTTPS client"
+
+// certificateText returns what is wrong with TLS, "" when nothing is.
 func certificateText(err error) string {
 	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		_ = e // its text names the certificate's issuer, which the peer chose
@@ -52,8 +57,12 @@ func certificateText(err error) string {
 	if e, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return e.Err.Error()
 	}
-	if e, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return "the server does not speak TLS: " + e.Msg
+	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
+	if e, ok := errors.AsType[*url.Error](err); ok && e.Err.Error() == httpForHTTPS {
+		noTLS = true
+	}
+	if noTLS {
+		return "the server does not speak TLS"
 	}
 	if e, ok := errors.AsType[tls.AlertError](err); ok {
 		return e.Error()

@@ -55,7 +55,13 @@ func TestConformanceSuite(t *testing.T) {
 	}{
 		{
 			"AppRole", appRoleLogin(t, role, secret, ""), appRoleLogin(t, role, "wrong-secret-id", ""),
-			func(t *testing.T) { v.EndLogins(t) },
+			func(t *testing.T) {
+				before := len(v.Accessors(t))
+				v.EndLogins(t)
+				if after := len(v.Accessors(t)); after >= before {
+					t.Fatalf("%d tokens before their end, %d after it", before, after)
+				}
+			},
 		},
 		{"Token", tokenLogin(t, token), tokenLogin(t, "hvs.wrong-token-canary"), nil},
 	} {

@@ -105,7 +105,7 @@ func (x *Project) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Credential is the record of a credential: all but the payloads.
+// Credential is the record of a credential: all but its versions.
 type Credential struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
@@ -115,11 +115,13 @@ type Credential struct {
 	ActiveVersion uint32                 `protobuf:"varint,5,opt,name=active_version,json=activeVersion,proto3" json:"active_version,omitempty"`
 	// The number that the next version gets; numbers are never used again.
 	NextVersion uint32 `protobuf:"varint,6,opt,name=next_version,json=nextVersion,proto3" json:"next_version,omitempty"`
-	// Ascending by number.
-	Versions      []*Version             `protobuf:"bytes,7,rep,name=versions,proto3" json:"versions,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	RotateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
+	// Those of the active version.
+	Facts         map[string]string      `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	References    []string               `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	RotateTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,9 +198,23 @@ func (x *Credential) GetNextVersion() uint32 {
 	return 0
 }
 
-func (x *Credential) GetVersions() []*Version {
+func (x *Credential) GetFacts() map[string]string {
 	if x != nil {
-		return x.Versions
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Credential) GetReferences() []string {
+	if x != nil {
+		return x.References
+	}
+	return nil
+}
+
+func (x *Credential) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
 	}
 	return nil
 }
@@ -1353,6 +1369,59 @@ func (x *Credentials) GetCredentials() []*Credentials_Named {
 	return nil
 }
 
+// VersionChange is what a Request remembers of a change of a version.
+type VersionChange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Credential    *Credential            `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	Version       *Version               `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionChange) Reset() {
+	*x = VersionChange{}
+	mi := &file_record_v1_record_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionChange) ProtoMessage() {}
+
+func (x *VersionChange) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionChange.ProtoReflect.Descriptor instead.
+func (*VersionChange) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VersionChange) GetCredential() *Credential {
+	if x != nil {
+		return x.Credential
+	}
+	return nil
+}
+
+func (x *VersionChange) GetVersion() *Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
 // Named is a credential with its name; one that was deleted has only that.
 type Credentials_Named struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1364,7 +1433,7 @@ type Credentials_Named struct {
 
 func (x *Credentials_Named) Reset() {
 	*x = Credentials_Named{}
-	mi := &file_record_v1_record_proto_msgTypes[23]
+	mi := &file_record_v1_record_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1445,7 @@ func (x *Credentials_Named) String() string {
 func (*Credentials_Named) ProtoMessage() {}
 
 func (x *Credentials_Named) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[23]
+	mi := &file_record_v1_record_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1490,7 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"updateTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfb\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x05\n" +
 	"\n" +
 	"Credential\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
@@ -1429,16 +1498,25 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x129\n" +
 	"\x06labels\x18\x04 \x03(\v2!.record.v1.Credential.LabelsEntryR\x06labels\x12%\n" +
 	"\x0eactive_version\x18\x05 \x01(\rR\ractiveVersion\x12!\n" +
-	"\fnext_version\x18\x06 \x01(\rR\vnextVersion\x12.\n" +
-	"\bversions\x18\a \x03(\v2\x12.record.v1.VersionR\bversions\x12;\n" +
-	"\vcreate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vupdate_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x12;\n" +
-	"\vrotate_time\x18\n" +
+	"\fnext_version\x18\x06 \x01(\rR\vnextVersion\x126\n" +
+	"\x05facts\x18\a \x03(\v2 .record.v1.Credential.FactsEntryR\x05facts\x12\x1e\n" +
+	"\n" +
+	"references\x18\b \x03(\tR\n" +
+	"references\x12;\n" +
+	"\vexpire_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\x12;\n" +
+	"\vcreate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\x12;\n" +
+	"\vrotate_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"rotateTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x02\n" +
 	"\aVersion\x12\x16\n" +
@@ -1575,7 +1653,12 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\n" +
 	"credential\x18\x02 \x01(\v2\x15.record.v1.CredentialR\n" +
-	"credentialB:Z8github.com/credstore/credstore/gen/go/record/v1;recordv1b\x06proto3"
+	"credential\"t\n" +
+	"\rVersionChange\x125\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\v2\x15.record.v1.CredentialR\n" +
+	"credential\x12,\n" +
+	"\aversion\x18\x02 \x01(\v2\x12.record.v1.VersionR\aversionB:Z8github.com/credstore/credstore/gen/go/record/v1;recordv1b\x06proto3"
 
 var (
 	file_record_v1_record_proto_rawDescOnce sync.Once
@@ -1589,7 +1672,7 @@ func file_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_record_v1_record_proto_rawDescData
 }
 
-var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_record_v1_record_proto_goTypes = []any{
 	(*Project)(nil),               // 0: record.v1.Project
 	(*Credential)(nil),            // 1: record.v1.Credential
@@ -1606,60 +1689,65 @@ var file_record_v1_record_proto_goTypes = []any{
 	(*Value)(nil),                 // 12: record.v1.Value
 	(*Request)(nil),               // 13: record.v1.Request
 	(*Credentials)(nil),           // 14: record.v1.Credentials
-	nil,                           // 15: record.v1.Project.LabelsEntry
-	nil,                           // 16: record.v1.Credential.LabelsEntry
-	nil,                           // 17: record.v1.Version.FactsEntry
-	nil,                           // 18: record.v1.SecretStore.LabelsEntry
-	nil,                           // 19: record.v1.Injection.LabelsEntry
-	nil,                           // 20: record.v1.Injection.SelectorEntry
-	nil,                           // 21: record.v1.Token.AttributesEntry
-	nil,                           // 22: record.v1.Value.DataEntry
-	(*Credentials_Named)(nil),     // 23: record.v1.Credentials.Named
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*VersionChange)(nil),         // 15: record.v1.VersionChange
+	nil,                           // 16: record.v1.Project.LabelsEntry
+	nil,                           // 17: record.v1.Credential.LabelsEntry
+	nil,                           // 18: record.v1.Credential.FactsEntry
+	nil,                           // 19: record.v1.Version.FactsEntry
+	nil,                           // 20: record.v1.SecretStore.LabelsEntry
+	nil,                           // 21: record.v1.Injection.LabelsEntry
+	nil,                           // 22: record.v1.Injection.SelectorEntry
+	nil,                           // 23: record.v1.Token.AttributesEntry
+	nil,                           // 24: record.v1.Value.DataEntry
+	(*Credentials_Named)(nil),     // 25: record.v1.Credentials.Named
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_record_v1_record_proto_depIdxs = []int32{
-	15, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
-	24, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
-	24, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
-	16, // 3: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
-	2,  // 4: record.v1.Credential.versions:type_name -> record.v1.Version
-	24, // 5: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	24, // 6: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
-	24, // 7: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
-	17, // 8: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
-	24, // 9: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	24, // 10: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
-	24, // 11: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
-	18, // 12: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
-	4,  // 13: record.v1.SecretStore.vault:type_name -> record.v1.VaultProvider
-	25, // 14: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
-	24, // 15: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
-	24, // 16: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
-	19, // 17: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
-	20, // 18: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
-	6,  // 19: record.v1.Injection.items:type_name -> record.v1.Item
-	24, // 20: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
-	24, // 21: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
-	7,  // 22: record.v1.Item.credential:type_name -> record.v1.CredentialSource
-	8,  // 23: record.v1.Item.secret:type_name -> record.v1.SecretSource
-	9,  // 24: record.v1.Item.file:type_name -> record.v1.File
-	24, // 25: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 26: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
-	21, // 27: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
-	24, // 28: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	24, // 29: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
-	22, // 30: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
-	24, // 31: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
-	24, // 32: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
-	24, // 33: record.v1.Request.time:type_name -> google.protobuf.Timestamp
-	23, // 34: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
-	1,  // 35: record.v1.Credentials.Named.credential:type_name -> record.v1.Credential
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	16, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
+	26, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
+	26, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
+	17, // 3: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
+	18, // 4: record.v1.Credential.facts:type_name -> record.v1.Credential.FactsEntry
+	26, // 5: record.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 6: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	26, // 7: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
+	26, // 8: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
+	19, // 9: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
+	26, // 10: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	26, // 11: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
+	26, // 12: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 13: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
+	4,  // 14: record.v1.SecretStore.vault:type_name -> record.v1.VaultProvider
+	27, // 15: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
+	26, // 16: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
+	26, // 17: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
+	21, // 18: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
+	22, // 19: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
+	6,  // 20: record.v1.Injection.items:type_name -> record.v1.Item
+	26, // 21: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
+	26, // 22: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
+	7,  // 23: record.v1.Item.credential:type_name -> record.v1.CredentialSource
+	8,  // 24: record.v1.Item.secret:type_name -> record.v1.SecretSource
+	9,  // 25: record.v1.Item.file:type_name -> record.v1.File
+	26, // 26: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 27: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
+	23, // 28: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
+	26, // 29: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 30: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	24, // 31: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
+	26, // 32: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
+	26, // 33: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
+	26, // 34: record.v1.Request.time:type_name -> google.protobuf.Timestamp
+	25, // 35: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
+	1,  // 36: record.v1.VersionChange.credential:type_name -> record.v1.Credential
+	2,  // 37: record.v1.VersionChange.version:type_name -> record.v1.Version
+	1,  // 38: record.v1.Credentials.Named.credential:type_name -> record.v1.Credential
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_record_v1_record_proto_init() }
@@ -1682,7 +1770,7 @@ func file_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_v1_record_proto_rawDesc), len(file_record_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -47,12 +47,12 @@ func TestDelayStartsAgainAfterAConnectionThatLasted(t *testing.T) {
 		var ended time.Time
 		Run(ctx, func(_ context.Context, up func()) error {
 			n++
-			switch {
-			case n == 12: // the bound is 30 s by now
+			switch n {
+			case 12: // the bound is 30 s by now
 				up()
 				time.Sleep(time.Minute)
 				ended = time.Now()
-			case n == 13:
+			case 13:
 				if d := time.Since(ended); d > FirstDelay+time.Nanosecond {
 					t.Errorf("%s until the next attempt, want at most %s", d, FirstDelay)
 				}

@@ -213,7 +213,7 @@ func (s *Server) Accessors(t testing.TB) []string {
 // EndLogins revokes all tokens that AppRole logins were given.
 func (s *Server) EndLogins(t testing.TB) {
 	t.Helper()
-	s.must(t, http.MethodPut, "/v1/sys/leases/revoke-force/auth/approle/", map[string]any{})
+	s.must(t, http.MethodPut, "/v1/sys/leases/revoke-prefix/auth/approle/login", map[string]any{})
 }
 
 // Seal makes the server refuse everything until Unseal.

@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/credstore/credstore/pkg/credential"
@@ -236,7 +235,7 @@ func (s *Store) planUpdate(v view, p *plan, r *UpdateCredentialRequest, now time
 		if err := s.addVersion(p, c, *r.Payload, now); err != nil {
 			return nil, err
 		}
-		prune(p, c, now)
+		prune(v, p, c, now)
 	}
 	key := keyCredential(r.Name)
 	p.require(AtRevision, key, rev)
@@ -258,11 +257,10 @@ func (s *Store) planDelete(v view, p *plan, r *DeleteCredentialRequest) error {
 	p.require(AtRevision, key, rev)
 	p.require(PrefixEmpty, prefixUsages(usageTarget(r.Name)), 0)
 	p.remove(key)
-	for _, ver := range c.Versions {
-		if ver.State != Destroyed {
-			p.remove(keyPayload(c.UID, ver.Number))
-		}
-	}
+	v.scan(prefixVersions(c.UID), func(key string, _ entry) bool {
+		p.remove(key)
+		return true
+	})
 	return nil
 }
 
@@ -276,7 +274,6 @@ func editable(v view, name resourcename.Credential, etag string, now time.Time) 
 		return nil, 0, etagMismatch(name)
 	}
 	c := *old
-	c.Versions = slices.Clone(old.Versions)
 	c.UpdateTime = now
 	return &c, rev, nil
 }
@@ -288,39 +285,51 @@ func (s *Store) addVersion(p *plan, c *Credential, payload credential.Payload, n
 	if err != nil {
 		return err
 	}
-	key := keyPayload(c.UID, n)
-	sealed, err := s.cfg.Sealer.Seal(Place{Key: key, UID: c.UID, Version: uint64(n)}, plain)
+	sealed, err := s.cfg.Sealer.Seal(payloadPlace(c.UID, n), plain)
 	clear(plain)
 	if err != nil {
 		return err
 	}
-	p.batch.Changes = append(p.batch.Changes, Change{Key: key, Value: sealed})
-	v := Version{Number: n, State: Enabled, Facts: payload.Facts(), References: payload.References(), CreateTime: now}
+	v := &Version{Number: n, State: Enabled, Facts: payload.Facts(), References: payload.References(), CreateTime: now}
 	if t, ok := payload.ExpireTime(); ok {
 		v.ExpireTime = t
 	}
-	c.Versions = append(c.Versions, v)
-	c.ActiveVersion, c.NextVersion, c.RotateTime = n, n+1, now
+	c.activate(v)
+	c.NextVersion, c.RotateTime = n+1, now
+	return s.putVersion(p, c.UID, v, sealed)
+}
+
+// activate makes v the active version.
+func (c *Credential) activate(v *Version) {
+	c.ActiveVersion = v.Number
+	c.Facts, c.References, c.ExpireTime = v.Facts, v.References, v.ExpireTime
+}
+
+// putVersion adds a version's record to a plan; payload is sealed already.
+func (s *Store) putVersion(p *plan, uid string, v *Version, payload []byte) error {
+	plain, err := marshal(encodeVersion(v))
+	if err != nil {
+		return err
+	}
+	metadata, err := s.cfg.Sealer.Seal(versionPlace(uid, v.Number), plain)
+	if err != nil {
+		return err
+	}
+	p.batch.Changes = append(p.batch.Changes, Change{Key: keyVersion(uid, v.Number), Value: joinVersion(metadata, payload)})
 	return nil
 }
 
-// prune lets go of versions beyond the retention.
-func prune(p *plan, c *Credential, now time.Time) {
-	extra := len(c.Versions) - keepVersions
-	if extra <= 0 {
-		return
-	}
-	kept := c.Versions[:0:0]
-	for i, v := range c.Versions {
-		if i >= extra || v.Number == c.ActiveVersion || now.Sub(v.CreateTime) < keepVersionAge {
-			kept = append(kept, v)
-			continue
+// prune lets go of versions beyond the retention: the oldest, as long as they
+// are neither among the newest nor young. The newest one is active.
+func prune(v view, p *plan, c *Credential, now time.Time) {
+	v.scan(prefixVersions(c.UID), func(key string, e entry) bool {
+		old, ok := e.value.(*Version)
+		if !ok || old.Number+keepVersions > c.ActiveVersion || now.Sub(old.CreateTime) < keepVersionAge {
+			return false
 		}
-		if v.State != Destroyed {
-			p.remove(keyPayload(c.UID, v.Number))
-		}
-	}
-	c.Versions = kept
+		p.remove(key)
+		return true
+	})
 }
 
 // GetCredential returns a credential's metadata.
@@ -379,10 +388,9 @@ func (s *Store) AccessCredential(ctx context.Context, name resourcename.Credenti
 
 // open unseals a version's payload.
 func (s *Store) open(uid string, version uint32, sealed []byte) (credential.Payload, error) {
-	key := keyPayload(uid, version)
-	plain, err := s.cfg.Sealer.Open(Place{Key: key, UID: uid, Version: uint64(version)}, sealed)
+	plain, err := s.cfg.Sealer.Open(payloadPlace(uid, version), sealed)
 	if err != nil {
-		s.log.Error("payload cannot be opened", "key", key, "error", err)
+		s.log.Error("payload cannot be opened", "key", keyVersion(uid, version), "error", err)
 		return credential.Payload{}, err
 	}
 	defer clear(plain)
@@ -402,16 +410,13 @@ func (m *model) payload(name resourcename.Credential, version uint32) (*Credenti
 	if version == 0 {
 		version = c.ActiveVersion
 	}
-	ver := c.Version(version)
+	p, _ := m.state.Get(keyVersion(c.UID, version))
+	ver, ok := p.value.(*Version)
 	switch {
-	case ver == nil:
+	case !ok:
 		return nil, nil, notFound(name.Version(version))
 	case ver.State != Enabled:
 		return nil, nil, precondition(ReasonVersionNotEnabled, name.Version(version), "is %s", ver.State)
-	}
-	p, ok := m.state.Get(keyPayload(c.UID, version))
-	if !ok {
-		return nil, nil, fmt.Errorf("%s has no payload: %w", name.Version(version), ErrSealBroken)
 	}
 	return c, p.sealed, nil
 }

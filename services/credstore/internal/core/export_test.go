@@ -26,7 +26,7 @@ func KeyOfStore(s resourcename.SecretStore) string     { return keyStore(s) }
 func KeyOfInjection(i resourcename.Injection) string   { return keyInjection(i) }
 func KeyOfToken(t resourcename.Token) string           { return keyToken(t) }
 func KeyOfUsage(u resourcename.Usage) string           { return keyUsage(u) }
-func KeyOfPayload(uid string, version uint32) string   { return keyPayload(uid, version) }
+func KeyOfVersion(uid string, version uint32) string   { return keyVersion(uid, version) }
 func KeyOfValue(l Locator) string                      { return keyValue(l) }
 func UsageOfKey(key string) (resourcename.Usage, bool) { return splitUsage(key) }
 
@@ -36,6 +36,27 @@ func TargetKey(u resourcename.Usage) string { return targetKey(u) }
 // Prefixes of keys.
 const (
 	PrefixUsage   = prefixUsage
-	PrefixPayload = prefixPayload
+	PrefixVersion = prefixVersion
 	PrefixIn      = prefixIn
 )
+
+// OpenPayload opens the payload in the record of a version.
+func OpenPayload(s Sealer, uid string, version uint32, record []byte) ([]byte, error) {
+	_, payload, err := cutVersion(record)
+	if err != nil {
+		return nil, err
+	}
+	return s.Open(payloadPlace(uid, version), payload)
+}
+
+// SealedPayload is the part of a version's record that holds the payload.
+func SealedPayload(record []byte) ([]byte, error) {
+	_, payload, err := cutVersion(record)
+	return payload, err
+}
+
+// WithPayload is a version's record with another payload.
+func WithPayload(record, payload []byte) ([]byte, error) {
+	metadata, _, err := cutVersion(record)
+	return joinVersion(metadata, payload), err
+}

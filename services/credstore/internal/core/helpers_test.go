@@ -181,7 +181,7 @@ func (r *replay) step() (rev core.Revision, changed []string) {
 	e := r.rest[0]
 	r.rest = r.rest[1:]
 	for _, ch := range e.changes {
-		if strings.HasPrefix(ch.Key, core.PrefixPayload) {
+		if strings.HasPrefix(ch.Key, core.PrefixVersion) {
 			if r.payloads[ch.Key] = ch.Value; ch.Delete {
 				delete(r.payloads, ch.Key)
 			}
@@ -226,11 +226,11 @@ func (r *replay) visible(q query) map[string]string {
 
 func (r *replay) secret(c *core.Credential) string {
 	r.t.Helper()
-	key := core.KeyOfPayload(c.UID, c.ActiveVersion)
+	key := core.KeyOfVersion(c.UID, c.ActiveVersion)
 	if s, ok := r.secrets[key]; ok {
 		return s
 	}
-	plain, err := r.sealer.Open(core.Place{Key: key, UID: c.UID, Version: uint64(c.ActiveVersion)}, r.payloads[key])
+	plain, err := core.OpenPayload(r.sealer, c.UID, c.ActiveVersion, r.payloads[key])
 	if err != nil {
 		r.t.Fatalf("%s: %v", c.Name, err)
 	}
@@ -366,4 +366,172 @@ func label(t *testing.T, h *coretest.Harness, name resourcename.Credential, labe
 		t.Fatal(err)
 	}
 	return c
+}
+
+func makeProject(t *testing.T, h *coretest.Harness, id string) resourcename.Project {
+	t.Helper()
+	name := resourcename.Project{ID: id}
+	if _, err := h.Store.CreateProject(coretest.AdminContext(t), core.CreateProjectRequest{Name: name}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// vaultStore makes a secret store with a credential of its own, "{id}-login".
+func vaultStore(t *testing.T, h *coretest.Harness, id string) *core.SecretStore {
+	t.Helper()
+	ctx := coretest.AdminContext(t)
+	login := cred(id + "-login")
+	if _, err := h.Store.CreateCredential(ctx, core.CreateCredentialRequest{Name: login, Payload: coretest.VaultToken(t, "hvs.login")}); err != nil {
+		t.Fatal(err)
+	}
+	st, err := h.Store.CreateSecretStore(ctx, storeRequest(id, login))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func storeName(id string) resourcename.SecretStore {
+	return resourcename.SecretStore{Project: demoProject.ID, ID: id}
+}
+
+func storeRequest(id string, login resourcename.Credential) core.CreateSecretStoreRequest {
+	return core.CreateSecretStoreRequest{Name: storeName(id), Credential: login, Vault: &core.VaultProvider{Address: "https://vault.example.com:8200"}}
+}
+
+func injectionName(id string) resourcename.Injection {
+	return resourcename.Injection{Project: demoProject.ID, ID: id}
+}
+
+// inject makes an injection for the workloads of an app.
+func inject(t *testing.T, h *coretest.Harness, id, app string, items ...core.Item) *core.Injection {
+	t.Helper()
+	i, err := h.Store.CreateInjection(coretest.AdminContext(t), injectRequest(id, app, items...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func injectRequest(id, app string, items ...core.Item) core.CreateInjectionRequest {
+	return core.CreateInjectionRequest{Name: injectionName(id), Selector: map[string]string{"app": app}, Items: items}
+}
+
+// file is an item with the password of a credential.
+func file(path string, c resourcename.Credential) core.Item {
+	return core.Item{Credential: &core.CredentialSource{Name: c, Field: "password"}, File: core.FileTarget{Path: path}}
+}
+
+// secretFile is an item with a key of an external secret.
+func secretFile(path, store, at, key string) core.Item {
+	return core.Item{Secret: &core.SecretSource{Store: storeName(store), Path: at, Key: key}, File: core.FileTarget{Path: path}}
+}
+
+// workload returns the context of a workload of an app.
+func workload(t *testing.T, app string, names ...resourcename.Credential) context.Context {
+	t.Helper()
+	return core.WithPrincipal(t.Context(), &core.Principal{
+		Name: "projects/default/tokens/" + app, Role: core.Workload, Project: demoProject,
+		Attributes: map[string]string{"app": app}, Credentials: names,
+	})
+}
+
+// consistent checks the storage itself: nothing refers to what is not there,
+// and nothing is left of what is gone. It restarts the Store, so that what is
+// read comes from the disk.
+func consistent(t *testing.T, h *coretest.Harness) {
+	t.Helper()
+	h.Stop(t)
+	h.Start(t)
+	keys := make(map[string]bool)
+	if _, err := h.Storage.Snapshot(t.Context(), "", func(r core.Record) error {
+		keys[r.Key] = true
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	must := func(key, why string) {
+		t.Helper()
+		if !keys[key] {
+			t.Errorf("%s is missing: %s", key, why)
+		}
+	}
+	owners, payloads := make(map[string]bool), make(map[string]bool)
+	projects := everything(t, func(ctx context.Context, p core.Page) ([]*core.Project, string, error) {
+		return h.Store.ListProjects(ctx, p)
+	})
+	for _, p := range projects {
+		usedBy := func(target resourcename.Usage, id, user string) {
+			target.ID = id
+			must(core.TargetKey(target), user+" uses it")
+			must(core.KeyOfUsage(target), user+" is to be listed by it")
+			owners[core.KeyOfUsage(target)] = true
+		}
+		for _, st := range everything(t, func(ctx context.Context, page core.Page) ([]*core.SecretStore, string, error) {
+			return h.Store.ListSecretStores(ctx, p.Name, page)
+		}) {
+			usedBy(resourcename.Usage{Project: p.Name.ID, Collection: resourcename.Credentials, Resource: st.Credential.ID}, "secretStores."+st.Name.ID, st.Name.String())
+		}
+		for _, i := range everything(t, func(ctx context.Context, page core.Page) ([]*core.Injection, string, error) {
+			return h.Store.ListInjections(ctx, p.Name, page)
+		}) {
+			for _, it := range i.Items {
+				target := resourcename.Usage{Project: p.Name.ID, Collection: resourcename.Credentials}
+				if it.Secret != nil {
+					target.Collection, target.Resource = resourcename.SecretStores, it.Secret.Store.ID
+				} else {
+					target.Resource = it.Credential.Name.ID
+				}
+				usedBy(target, "injections."+i.Name.ID, i.Name.String())
+			}
+		}
+		for _, c := range everything(t, func(ctx context.Context, page core.Page) ([]*core.Credential, string, error) {
+			return h.Store.ListCredentials(ctx, p.Name, "", page)
+		}) {
+			for _, v := range everything(t, func(ctx context.Context, page core.Page) ([]core.Version, string, error) {
+				return h.Store.ListVersions(ctx, c.Name, page)
+			}) {
+				key := core.KeyOfVersion(c.UID, v.Number)
+				payloads[key] = true
+				must(key, c.Name.String()+" has the version")
+			}
+		}
+	}
+	for key := range keys {
+		switch u, isUsage := core.UsageOfKey(key); {
+		case strings.HasPrefix(key, core.PrefixUsage):
+			if !isUsage {
+				t.Errorf("%s is no usage", key)
+			}
+			must(core.TargetKey(u), key+" is of it")
+			if strings.Contains(u.ID, ".") && !owners[key] {
+				t.Errorf("%s is derived from nothing that is there", key)
+			}
+		case strings.HasPrefix(key, core.PrefixVersion):
+			if !payloads[key] {
+				t.Errorf("%s belongs to no version", key)
+			}
+		case strings.HasPrefix(key, core.PrefixIn):
+			project, _, _ := strings.Cut(strings.TrimPrefix(key, core.PrefixIn), "/")
+			must(core.KeyOfProject(resourcename.Project{ID: project}), key+" is in it")
+		}
+	}
+}
+
+// everything reads all pages of a list.
+func everything[R any](t *testing.T, list func(context.Context, core.Page) ([]R, string, error)) []R {
+	t.Helper()
+	var out []R
+	page := core.Page{Size: core.MaxPageSize}
+	for {
+		part, more, err := list(coretest.AdminContext(t), page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, part...)
+		if page.Token = more; more == "" {
+			return out
+		}
+	}
 }

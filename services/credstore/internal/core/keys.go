@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/credstore/credstore/pkg/resourcename"
@@ -17,7 +18,7 @@ import (
 //	in/{project}/injection/{injection}
 //	in/{project}/store/{secretStore}
 //	in/{project}/token/{token}
-//	payload/{credential uid}/{version}
+//	version/{credential uid}/{version}      metadata and payload, sealed apart
 //	usage/{project}/credential/{credential}/{usage}
 //	usage/{project}/store/{secretStore}/{usage}
 //	value/{project}/{secretStore uid}/{locator}
@@ -27,7 +28,7 @@ import (
 const (
 	prefixProject = "project/"
 	prefixIn      = "in/"
-	prefixPayload = "payload/"
+	prefixVersion = "version/"
 	prefixUsage   = "usage/"
 	prefixValue   = "value/"
 	prefixRequest = "request/"
@@ -65,9 +66,19 @@ func keyToken(t resourcename.Token) string {
 	return prefixIn + t.Project + "/" + kindToken + t.ID
 }
 
-// keyPayload pads the number so that keys sort by it.
-func keyPayload(uid string, version uint32) string {
-	return fmt.Sprintf("%s%s/%010d", prefixPayload, uid, version)
+// prefixVersions is where the versions of one credential lie.
+func prefixVersions(uid string) string { return prefixVersion + uid + "/" }
+
+// keyVersion pads the number so that keys sort by it.
+func keyVersion(uid string, version uint32) string {
+	return fmt.Sprintf("%s%s/%010d", prefixVersion, uid, version)
+}
+
+// splitVersion takes version/{credential uid}/{version} apart.
+func splitVersion(key string) (uid string, version uint32, ok bool) {
+	uid, digits, ok := strings.Cut(strings.TrimPrefix(key, prefixVersion), "/")
+	n, err := strconv.ParseUint(digits, 10, 32)
+	return uid, uint32(n), ok && err == nil
 }
 
 // prefixUsages is where the usages of one credential or secret store lie.

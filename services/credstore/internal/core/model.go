@@ -174,11 +174,19 @@ func isCredentialKey(key string) bool {
 // decode opens and decodes a record, all but payloads and values.
 func (m *model) decode(key string, sealed []byte, rev Revision) (entry, error) {
 	e := entry{rev: rev}
-	if key == KeySeal || strings.HasPrefix(key, prefixPayload) {
+	if key == KeySeal {
 		e.sealed = sealed
 		return e, nil
 	}
-	plain, err := m.sealer.Open(Place{Key: key}, sealed)
+	place := Place{Key: key}
+	if uid, n, ok := splitVersion(key); ok && strings.HasPrefix(key, prefixVersion) {
+		var err error
+		if sealed, e.sealed, err = cutVersion(sealed); err != nil {
+			return entry{}, fmt.Errorf("record %s: %w", key, err)
+		}
+		place = versionPlace(uid, n)
+	}
+	plain, err := m.sealer.Open(place, sealed)
 	if err != nil {
 		return entry{}, fmt.Errorf("record %s: %w", key, err)
 	}
@@ -195,6 +203,8 @@ func decodeRecord(key string, plain []byte, rev Revision) (any, error) {
 	switch {
 	case strings.HasPrefix(key, prefixProject):
 		return decodeProject(resourcename.Project{ID: key[len(prefixProject):]}, plain, rev)
+	case strings.HasPrefix(key, prefixVersion):
+		return decodeVersion(plain)
 	case strings.HasPrefix(key, prefixUsage):
 		name, ok := splitUsage(key)
 		if !ok {
@@ -323,7 +333,7 @@ func (m *model) apply(commits []Commit) (*update, []string, error) {
 	}
 	for i := range u.credentials {
 		if cu := &u.credentials[i]; cu.now != nil {
-			p, _ := m.state.Get(keyPayload(cu.now.UID, cu.now.ActiveVersion))
+			p, _ := m.state.Get(keyVersion(cu.now.UID, cu.now.ActiveVersion))
 			cu.sealed = p.sealed
 		}
 	}
@@ -495,6 +505,21 @@ func (v view) scanAfter(prefix, after string, yield func(key string, e entry) bo
 		return
 	}
 	v.state.Ascend(after+"\x00", func(key string, e entry) bool {
+		return strings.HasPrefix(key, prefix) && yield(key, e)
+	})
+}
+
+// scanBefore calls yield for the records below prefix in descending order of
+// key, from just before a key, or from the last one when before is empty.
+func (v view) scanBefore(prefix, before string, yield func(key string, e entry) bool) {
+	pivot := before
+	if pivot == "" {
+		pivot = prefix + "\xff"
+	}
+	v.state.Descend(pivot, func(key string, e entry) bool {
+		if key == before {
+			return true
+		}
 		return strings.HasPrefix(key, prefix) && yield(key, e)
 	})
 }

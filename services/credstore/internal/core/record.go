@@ -1,6 +1,7 @@
 package core
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -45,6 +46,41 @@ func marshal(m proto.Message) ([]byte, error) {
 	return proto.MarshalOptions{Deterministic: true}.Marshal(m)
 }
 
+// asCredentialRecord is encodeCredential for a message inside of another.
+func asCredentialRecord(c *Credential) *recordv1.Credential {
+	m, _ := encodeCredential(c).(*recordv1.Credential)
+	return m
+}
+
+func asVersionRecord(v *Version) *recordv1.Version {
+	m, _ := encodeVersion(v).(*recordv1.Version)
+	return m
+}
+
+func decodeVersionChange(name resourcename.Credential, b []byte, rev Revision) (*Credential, Version, error) {
+	var m recordv1.VersionChange
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return nil, Version{}, err
+	}
+	cb, err := marshal(m.GetCredential())
+	if err != nil {
+		return nil, Version{}, err
+	}
+	vb, err := marshal(m.GetVersion())
+	if err != nil {
+		return nil, Version{}, err
+	}
+	c, err := decodeCredential(name, cb, rev)
+	if err != nil {
+		return nil, Version{}, err
+	}
+	v, err := decodeVersion(vb)
+	if err != nil {
+		return nil, Version{}, err
+	}
+	return c, *v, nil
+}
+
 func encodeProject(p *Project) proto.Message {
 	return &recordv1.Project{
 		Uid: p.UID, Description: p.Description, Labels: p.Labels,
@@ -67,13 +103,8 @@ func encodeCredential(c *Credential) proto.Message {
 	m := &recordv1.Credential{
 		Uid: c.UID, Kind: string(c.Kind), Description: c.Description, Labels: c.Labels,
 		ActiveVersion: c.ActiveVersion, NextVersion: c.NextVersion,
+		Facts: c.Facts, References: c.References, ExpireTime: stamp(c.ExpireTime),
 		CreateTime: stamp(c.CreateTime), UpdateTime: stamp(c.UpdateTime), RotateTime: stamp(c.RotateTime),
-	}
-	for _, v := range c.Versions {
-		m.Versions = append(m.Versions, &recordv1.Version{
-			Number: v.Number, State: uint32(v.State), Facts: v.Facts, References: v.References,
-			CreateTime: stamp(v.CreateTime), DestroyTime: stamp(v.DestroyTime), ExpireTime: stamp(v.ExpireTime),
-		})
 	}
 	return m
 }
@@ -86,18 +117,56 @@ func decodeCredential(name resourcename.Credential, b []byte, rev Revision) (*Cr
 	c := &Credential{
 		Name: name, UID: m.GetUid(), Kind: credential.Kind(m.GetKind()), Description: m.GetDescription(), Labels: m.GetLabels(),
 		ActiveVersion: m.GetActiveVersion(), NextVersion: m.GetNextVersion(), Etag: etagOf(m.GetUid(), rev),
+		Facts: m.GetFacts(), References: m.GetReferences(), ExpireTime: unstamp(m.GetExpireTime()),
 		CreateTime: unstamp(m.GetCreateTime()), UpdateTime: unstamp(m.GetUpdateTime()), RotateTime: unstamp(m.GetRotateTime()),
 	}
-	for _, v := range m.GetVersions() {
-		c.Versions = append(c.Versions, Version{
-			Number: v.GetNumber(), State: VersionState(v.GetState()), Facts: v.GetFacts(), References: v.GetReferences(),
-			CreateTime: unstamp(v.GetCreateTime()), DestroyTime: unstamp(v.GetDestroyTime()), ExpireTime: unstamp(v.GetExpireTime()),
-		})
-	}
-	if c.Active() == nil {
-		return nil, fmt.Errorf("record of %s has no active version", name)
-	}
 	return c, nil
+}
+
+func encodeVersion(v *Version) proto.Message {
+	return &recordv1.Version{
+		Number: v.Number, State: uint32(v.State), Facts: v.Facts, References: v.References,
+		CreateTime: stamp(v.CreateTime), DestroyTime: stamp(v.DestroyTime), ExpireTime: stamp(v.ExpireTime),
+	}
+}
+
+func decodeVersion(b []byte) (*Version, error) {
+	var m recordv1.Version
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return nil, err
+	}
+	return &Version{
+		Number: m.GetNumber(), State: VersionState(m.GetState()), Facts: m.GetFacts(), References: m.GetReferences(),
+		CreateTime: unstamp(m.GetCreateTime()), DestroyTime: unstamp(m.GetDestroyTime()), ExpireTime: unstamp(m.GetExpireTime()),
+	}, nil
+}
+
+// A version's record is its metadata and its payload, each sealed for itself, so
+// that one can be read without opening the other; the length of the first comes
+// before it. A destroyed version has no second part.
+func joinVersion(metadata, payload []byte) []byte {
+	b := make([]byte, 0, binary.MaxVarintLen64+len(metadata)+len(payload))
+	b = binary.AppendUvarint(b, uint64(len(metadata)))
+	return append(append(b, metadata...), payload...)
+}
+
+func cutVersion(record []byte) (metadata, payload []byte, err error) {
+	n, size := binary.Uvarint(record)
+	if size <= 0 || n > uint64(len(record)-size) {
+		return nil, nil, ErrSealBroken
+	}
+	rest := record[size:]
+	return rest[:n:n], rest[n:], nil
+}
+
+// payloadPlace is where a version's payload is bound to; the mark keeps it apart
+// from the metadata in the same record.
+func payloadPlace(uid string, version uint32) Place {
+	return Place{Key: keyVersion(uid, version) + "#payload", UID: uid, Version: uint64(version)}
+}
+
+func versionPlace(uid string, version uint32) Place {
+	return Place{Key: keyVersion(uid, version), UID: uid, Version: uint64(version)}
 }
 
 func encodeCredentials(cs []*Credential) proto.Message {
@@ -105,7 +174,7 @@ func encodeCredentials(cs []*Credential) proto.Message {
 	for _, c := range cs {
 		n := &recordv1.Credentials_Named{Name: c.Name.String()}
 		if c.UID != "" {
-			n.Credential, _ = encodeCredential(c).(*recordv1.Credential)
+			n.Credential = asCredentialRecord(c)
 		}
 		m.Credentials = append(m.Credentials, n)
 	}

@@ -102,7 +102,7 @@ func (s *Store) buildFromCredential(v view, out *SetItem, src *CredentialSource,
 		out.fail("%s does not exist", src.Name)
 		return 0
 	}
-	e, _ := v.get(keyPayload(c.UID, c.ActiveVersion))
+	e, _ := v.get(keyVersion(c.UID, c.ActiveVersion))
 	out.State = ItemOK
 	out.Version = src.Name.Version(c.ActiveVersion).String()
 	out.RefreshTime = c.RotateTime

@@ -62,25 +62,14 @@ type Credential struct {
 	Labels        map[string]string
 	ActiveVersion uint32
 	NextVersion   uint32
-	// Versions ascends by number.
-	Versions   []Version
+	// Facts, References and ExpireTime are those of the active version.
+	Facts      map[string]string
+	References []string
+	ExpireTime time.Time
 	Etag       string
 	CreateTime time.Time
 	UpdateTime time.Time
 	RotateTime time.Time
-}
-
-// Active returns the active version. Every credential has one.
-func (c *Credential) Active() *Version { return c.Version(c.ActiveVersion) }
-
-// Version returns the version with that number, or nil.
-func (c *Credential) Version(number uint32) *Version {
-	for i := range c.Versions {
-		if c.Versions[i].Number == number {
-			return &c.Versions[i]
-		}
-	}
-	return nil
 }
 
 // VersionState says whether a version's payload can be had.
@@ -108,6 +97,9 @@ func (s VersionState) String() string {
 
 // Version is one immutable payload's metadata.
 type Version struct {
+	Name resourcename.Version
+	// Active says whether it is the credential's active one.
+	Active      bool
 	Number      uint32
 	State       VersionState
 	Facts       map[string]string

@@ -383,7 +383,7 @@ func (w *CredentialWatch) chunk(p *catchUp) ([]CredentialChange, error) {
 			if !ok || !w.names.has(c.Name) || !w.filter.match(c) {
 				return true
 			}
-			pe, _ := p.view.get(keyPayload(c.UID, c.ActiveVersion))
+			pe, _ := p.view.get(keyVersion(c.UID, c.ActiveVersion))
 			full = !add(c, credentialUpdate{sealed: pe.sealed})
 			return !full
 		}
@@ -415,7 +415,7 @@ func (w *CredentialWatch) chunk(p *catchUp) ([]CredentialChange, error) {
 				full = size >= chunkBytes
 				return !full
 			}
-			pe, _ := p.view.get(keyPayload(c.UID, c.ActiveVersion))
+			pe, _ := p.view.get(keyVersion(c.UID, c.ActiveVersion))
 			full = !add(c, credentialUpdate{sealed: pe.sealed})
 			return !full
 		})

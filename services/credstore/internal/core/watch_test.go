@@ -61,9 +61,9 @@ func queries() []query {
 
 // storms are the conditions under which the promises must hold.
 var storms = []struct {
-	name string
-	file sqlite.Options
-	hub  fanout.Limits
+	name    string
+	file    sqlite.Options
+	hub     fanout.Limits
 	replica bool
 	// lags: watchers lose events and get brackets.
 	lags bool

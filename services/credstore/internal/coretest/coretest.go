@@ -31,6 +31,8 @@ type Harness struct {
 	file   sqlite.Options
 	cancel context.CancelFunc
 	done   chan error
+	// replicas end the other Stores on the storage.
+	replicas []func()
 }
 
 // Option changes the configuration before the Store is made.
@@ -108,12 +110,16 @@ func (h *Harness) TryStart(t testing.TB, opts ...Option) error {
 	return nil
 }
 
-// Stop ends the Store and closes its storage; a second call does nothing.
+// Stop ends the Store and its replicas and closes the storage; a second call does nothing.
 func (h *Harness) Stop(t testing.TB) {
 	t.Helper()
 	if h.cancel == nil {
 		return
 	}
+	for _, end := range h.replicas {
+		end()
+	}
+	h.replicas = nil
 	h.cancel()
 	if err := <-h.done; err != nil {
 		t.Errorf("Run: %v", err)
@@ -124,8 +130,17 @@ func (h *Harness) Stop(t testing.TB) {
 	h.cancel = nil
 }
 
+// Wait returns what Run returns, for a Store that is expected to end by itself.
+// The storage stays open until Stop.
+func (h *Harness) Wait(t testing.TB) error {
+	t.Helper()
+	err := <-h.done
+	h.done <- nil
+	return err
+}
+
 // Replica returns another running Store on the same storage, as another server
-// would be. The test's cleanup stops it.
+// would be. Stop ends it too.
 func (h *Harness) Replica(t testing.TB, opts ...Option) *core.Store {
 	t.Helper()
 	cfg := h.cfg
@@ -140,7 +155,7 @@ func (h *Harness) Replica(t testing.TB, opts ...Option) *core.Store {
 	run, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- store.Run(run) }()
-	t.Cleanup(func() {
+	h.replicas = append(h.replicas, func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Run of a replica: %v", err)

@@ -51,7 +51,7 @@ func TestEventsAreWhatTheContractSays(t *testing.T) {
 	name := resourcename.Credential{Project: "p", ID: "c"}
 	put := core.CredentialChange{
 		Type:       core.ChangePut,
-		Credential: &core.Credential{Name: name, UID: "u", Kind: "apiToken", ActiveVersion: 1, Versions: []core.Version{{Number: 1, Facts: map[string]string{"k": "v"}}}},
+		Credential: &core.Credential{Name: name, UID: "u", Kind: "apiToken", ActiveVersion: 1, Facts: map[string]string{"k": "v"}},
 		Payload:    samplePayload(t),
 	}
 	gone := core.CredentialChange{Type: core.ChangeDelete, Credential: &core.Credential{Name: name, UID: "u", Description: "not told"}}

@@ -91,21 +91,17 @@ func roleOf(r credstorev1.Token_Role) core.Role {
 
 // credentialMessage never sets the payload: the domain's type has none.
 func credentialMessage(c *core.Credential) *credstorev1.Credential {
-	m := &credstorev1.Credential{
+	return &credstorev1.Credential{
 		Name: c.Name.String(), Uid: c.UID, Kind: string(c.Kind), Description: c.Description, Labels: c.Labels,
-		ActiveVersion: c.ActiveVersion, Etag: c.Etag,
+		ActiveVersion: c.ActiveVersion, Etag: c.Etag, Facts: c.Facts, References: c.References, ExpireTime: timestamp(c.ExpireTime),
 		CreateTime: timestamp(c.CreateTime), UpdateTime: timestamp(c.UpdateTime), RotateTime: timestamp(c.RotateTime),
 	}
-	if v := c.Active(); v != nil {
-		m.Facts, m.References, m.ExpireTime = v.Facts, v.References, timestamp(v.ExpireTime)
-	}
-	return m
 }
 
-func versionMessage(c *core.Credential, v *core.Version) *credstorev1.CredentialVersion {
+func versionMessage(v *core.Version) *credstorev1.CredentialVersion {
 	return &credstorev1.CredentialVersion{
-		Name: c.Name.Version(v.Number).String(), Version: v.Number, State: versionState(v.State),
-		Active: v.Number == c.ActiveVersion, Facts: v.Facts,
+		Name: v.Name.String(), Version: v.Number, State: versionState(v.State),
+		Active: v.Active, Facts: v.Facts,
 		CreateTime: timestamp(v.CreateTime), DestroyTime: timestamp(v.DestroyTime), ExpireTime: timestamp(v.ExpireTime),
 	}
 }

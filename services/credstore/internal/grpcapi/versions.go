@@ -2,7 +2,6 @@ package grpcapi
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
@@ -17,11 +16,11 @@ func (s credentialService) ListCredentialVersions(ctx context.Context, r *credst
 	if err := p.err(); err != nil {
 		return nil, err
 	}
-	c, list, next, err := s.store.ListVersions(ctx, parent, page(r))
+	list, next, err := s.store.ListVersions(ctx, parent, page(r))
 	if err != nil {
 		return nil, err
 	}
-	convert := func(v core.Version) *credstorev1.CredentialVersion { return versionMessage(c, &v) }
+	convert := func(v core.Version) *credstorev1.CredentialVersion { return versionMessage(&v) }
 	return &credstorev1.ListCredentialVersionsResponse{Versions: convertAll(list, convert), NextPageToken: next}, nil
 }
 
@@ -42,8 +41,11 @@ func (s credentialService) DisableCredentialVersion(ctx context.Context, r *cred
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.store.DisableVersion(ctx, change)
-	return changedVersion(c, change, err)
+	v, err := s.store.DisableVersion(ctx, change)
+	if err != nil {
+		return nil, err
+	}
+	return versionMessage(v), nil
 }
 
 func (s credentialService) EnableCredentialVersion(ctx context.Context, r *credstorev1.EnableCredentialVersionRequest) (*credstorev1.CredentialVersion, error) {
@@ -51,8 +53,11 @@ func (s credentialService) EnableCredentialVersion(ctx context.Context, r *creds
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.store.EnableVersion(ctx, change)
-	return changedVersion(c, change, err)
+	v, err := s.store.EnableVersion(ctx, change)
+	if err != nil {
+		return nil, err
+	}
+	return versionMessage(v), nil
 }
 
 func (s credentialService) DestroyCredentialVersion(ctx context.Context, r *credstorev1.DestroyCredentialVersionRequest) (*credstorev1.CredentialVersion, error) {
@@ -60,8 +65,11 @@ func (s credentialService) DestroyCredentialVersion(ctx context.Context, r *cred
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.store.DestroyVersion(ctx, change)
-	return changedVersion(c, change, err)
+	v, err := s.store.DestroyVersion(ctx, change)
+	if err != nil {
+		return nil, err
+	}
+	return versionMessage(v), nil
 }
 
 // changeVersion parses what the four changes of a version share.
@@ -76,16 +84,4 @@ func changeVersion(r interface {
 	n := name(&p, "name", r.GetName(), resourcename.ParseVersion)
 	m, err := p.mutation(r, false)
 	return core.ChangeVersionRequest{Mutation: m, Name: n, Etag: r.GetEtag()}, err
-}
-
-// changedVersion picks the version out of the credential that a change returned.
-func changedVersion(c *core.Credential, r core.ChangeVersionRequest, err error) (*credstorev1.CredentialVersion, error) {
-	if err != nil {
-		return nil, err
-	}
-	v := c.Version(r.Name.Number)
-	if v == nil {
-		return nil, fmt.Errorf("%s is gone from the credential that was changed", r.Name)
-	}
-	return versionMessage(c, v), nil
 }

@@ -76,7 +76,9 @@ func (w *web) serve(ctx context.Context) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = w.server.Close()
 	}
-	<-failed
+	if served := <-failed; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }
 

@@ -84,7 +84,8 @@ func (g *gate) pass() error {
 	return nil
 }
 
-// together commits n batches so that the writer finds them all waiting.
+// together commits n batches so that the writer finds them all waiting, in this
+// order.
 func (g *gate) together(t *testing.T, s *Store, n int, batch func(i int) core.Batch) []error {
 	t.Helper()
 	results := make([]error, n)
@@ -100,8 +101,8 @@ func (g *gate) together(t *testing.T, s *Store, n int, batch func(i int) core.Ba
 			_, results[i] = s.Commit(t.Context(), batch(i))
 			return nil
 		})
+		waitFor(t, func() bool { return len(s.requests) == i+1 })
 	}
-	waitFor(t, func() bool { return len(s.requests) == n })
 	close(g.open)
 	if err := wg.Wait(); err != nil {
 		t.Fatal(err)
@@ -129,34 +130,35 @@ func waitFor(t *testing.T, cond func() bool) {
 func TestGroupSeesItsOwnEffects(t *testing.T) {
 	gate := newGate()
 	s := fresh(t, Options{}, knobs{beforeWrite: gate.pass})
-	put(t, s, "p/old", "v")
-	if s.opts.MaxBatch < 6 {
-		t.Fatal("one group must hold them all")
+	put(t, s, "p/old", "v") // 1; the gate is 2, so the first of the group is 3
+	cases := []struct {
+		why     string
+		cond    core.Precondition
+		change  core.Change
+		applied bool
+	}{
+		{"creates it", core.Precondition{Condition: core.Absent, Key: "new"}, core.Change{Key: "new"}, true},
+		{"it was created", core.Precondition{Condition: core.Absent, Key: "new"}, core.Change{Key: "new"}, false},
+		{"it is there, at 3", core.Precondition{Condition: core.AtRevision, Key: "new", Revision: 3}, core.Change{Key: "x"}, true},
+		{"deletes the only one", core.Precondition{Condition: core.Present, Key: "p/old"}, core.Change{Key: "p/old", Delete: true}, true},
+		{"it was deleted", core.Precondition{Condition: core.Present, Key: "p/old"}, core.Change{Key: "y"}, false},
+		{"it was deleted, at 1", core.Precondition{Condition: core.AtRevision, Key: "p/old", Revision: 1}, core.Change{Key: "y"}, false},
+		{"none is left", core.Precondition{Condition: core.PrefixEmpty, Key: "p/"}, core.Change{Key: "p/2"}, true},
+		{"there is one again", core.Precondition{Condition: core.PrefixEmpty, Key: "p/"}, core.Change{Key: "p/3"}, false},
 	}
-	// The order within a group is that of the channel: not ours to choose. So
-	// each of these may win only once whatever the order.
-	results := gate.together(t, s, 6, func(i int) core.Batch {
-		k := func(key string) []core.Change { return []core.Change{{Key: key, Value: []byte{byte(i)}}} }
-		switch i {
-		case 0, 1: // both create
-			return core.Batch{If: []core.Precondition{{Condition: core.Absent, Key: "new"}}, Changes: k("new")}
-		case 2, 3: // both want the old one gone, and present
-			return core.Batch{
-				If:      []core.Precondition{{Condition: core.AtRevision, Key: "p/old", Revision: 1}},
-				Changes: []core.Change{{Key: "p/old", Delete: true}},
-			}
-		default: // each wants to be the first under q/
-			return core.Batch{If: []core.Precondition{{Condition: core.PrefixEmpty, Key: "q/"}}, Changes: k(fmt.Sprintf("q/%d", i))}
-		}
+	results := gate.together(t, s, len(cases), func(i int) core.Batch {
+		return core.Batch{If: []core.Precondition{cases[i].cond}, Changes: []core.Change{cases[i].change}}
 	})
-	for i := 0; i < 6; i += 2 {
-		if (results[i] == nil) == (results[i+1] == nil) {
-			t.Errorf("%d: %v, %d: %v: exactly one must win", i, results[i], i+1, results[i+1])
+	for i, c := range cases {
+		var failed *core.PreconditionError
+		if (results[i] == nil) != c.applied || results[i] != nil && !errors.As(results[i], &failed) {
+			t.Errorf("%d, %s: %v, want it applied: %v", i, c.why, results[i], c.applied)
 		}
 	}
-	if n := len(s.w.blocks); n != 3 { // put, gate, and one for the group
+	if n := logRows(t, s); n != 3 { // put, gate, and one for the group
 		t.Errorf("%d transactions, want 3: the group was divided and the test shows nothing", n)
 	}
+	wantWhole(t, s, map[string]bool{"new": true, "x": true, "y": false, "p/old": false, "p/2": true, "p/3": false})
 }
 
 // TestFailedCommitThatIsNotThere: COMMIT fails without effect; the commits of

@@ -12,7 +12,7 @@ import (
 )
 
 // logRows counts the rows of the log on disk.
-func logRows(t *testing.T, s *Store) int64 {
+func logRows(t testing.TB, s *Store) int64 {
 	t.Helper()
 	r, err := s.acquire(t.Context())
 	if err != nil {

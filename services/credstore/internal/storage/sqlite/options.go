@@ -106,7 +106,7 @@ func (k knobs) withDefaults() knobs {
 		k.steps = schemaSteps()
 	}
 	if k.walPages == 0 {
-		k.walPages = 4000
+		k.walPages = 8000 // as counted: 16 to 32 MiB
 	}
 	return k
 }

@@ -171,7 +171,8 @@ func (s *Store) Get(ctx context.Context, key string) (core.Record, error) {
 }
 
 // Snapshot implements core.Storage. While yield runs, the write-ahead log
-// cannot be truncated; a yield that takes minutes lets it grow.
+// cannot be truncated, and one of four readers is taken; a yield that takes
+// minutes lets the one grow, and four of those make other reads wait.
 func (s *Store) Snapshot(ctx context.Context, prefix string, yield func(core.Record) error) (core.Revision, error) {
 	r, err := s.acquire(ctx)
 	if err != nil {

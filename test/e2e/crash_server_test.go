@@ -1,0 +1,232 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
+	"github.com/credstore/credstore/pkg/client"
+)
+
+// TestCrashServer kills a server again and again under concurrent writers and
+// watchers. In the end every acknowledged write is there, nothing is half
+// there, no revision was used for two things, and every watcher, each of which
+// resumed after every crash, has exactly what the store has.
+func TestCrashServer(t *testing.T) {
+	const nWriters, nWatchers = 4, 4
+	kills := cycles(10, 200)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Minute, fmt.Errorf("the test took too long"))
+	defer cancel()
+	s := newServer(t, t.TempDir())
+	h := newHistory()
+
+	// Writers and watchers are there from the first moment to the last.
+	var writing, watching sync.WaitGroup
+	acked := make(chan struct{})
+	stop := make(chan struct{})
+	writers := make([]*writer, nWriters)
+	for i := range writers {
+		writers[i] = &writer{id: fmt.Sprintf("w%d", i), c: s.client(), h: h, acked: acked, rand: rand.New(rand.NewPCG(uint64(i), rand.Uint64()))}
+	}
+	watchCtx, stopWatching := context.WithCancel(ctx)
+	defer watching.Wait()
+	defer stopWatching()
+	watchers := make([]*watcher, nWatchers)
+	for i := range watchers {
+		w := &watcher{name: fmt.Sprintf("watcher-%d", i), c: s.client(), payload: i%2 == 0, h: h, whole: batchesWhole(writers)}
+		watchers[i] = w
+		watching.Go(func() { w.run(watchCtx) })
+	}
+	kept, err := s.client().WatchCredentials(client.WatchOptions{Parent: project, Payload: true, Consumer: "kept"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer kept.Close()
+	for _, w := range writers {
+		writing.Go(func() { w.run(ctx, stop) })
+	}
+
+	began := time.Now()
+	for i := range kills {
+		s.start()
+		// Some starts are killed too.
+		if i%5 == 4 {
+			pause(ctx, 60*time.Millisecond)
+		} else if !await(ctx, acked, 1+rand.IntN(150)) {
+			break
+		}
+		s.process.kill()
+	}
+	took := time.Since(began)
+	s.start()
+	s.ready()
+	await(ctx, acked, 2*nWriters)
+	close(stop)
+	writing.Wait()
+	for _, f := range h.failures {
+		t.Error(f)
+	}
+	if t.Failed() {
+		t.Fatalf("the server's log:\n%s", tail(s.log))
+	}
+
+	// A last credential shows that a watcher has seen everything before it.
+	last := credentialName("last")
+	c := s.client()
+	if _, err := c.Credentials.CreateCredential(ctx, &credstorev1.CreateCredentialRequest{
+		Parent: project, CredentialId: "last", Credential: &credstorev1.Credential{Payload: basic("bot", "last")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	store := contents(t, c)
+	checkAcknowledged(t, c, writers, store)
+	resumes := 0
+	for _, w := range watchers {
+		eventually(t, w.name, func() error {
+			if _, ok := w.all()[last]; !ok {
+				return fmt.Errorf("does not see the last credential; %v", h.failures)
+			}
+			return nil
+		})
+		compare(t, w.name, w.payload, w.all(), store)
+		resumes += w.resumes
+		if w.resumes < kills/2 {
+			t.Errorf("%s resumed %d times in %d crashes: too little to say anything", w.name, w.resumes, kills)
+		}
+	}
+	eventually(t, "the client's watcher", func() error {
+		if _, ok := kept.Get(last); !ok {
+			return fmt.Errorf("does not see the last credential: %w", kept.Err())
+		}
+		return nil
+	})
+	fromClient := map[string]seen{}
+	for name, c := range kept.All() {
+		fromClient[name] = seen{meta: c.Metadata, secret: secretOf(c.Payload)}
+	}
+	compare(t, "the client's watcher", true, fromClient, store)
+	stopWatching()
+	watching.Wait()
+	for _, f := range h.failures {
+		t.Error(f)
+	}
+	s.process.stop(t)
+
+	var acks, retried, cut, happened int
+	for _, w := range writers {
+		acks, retried, cut, happened = acks+w.acks, retried+w.retried, cut+w.cut, happened+w.halves
+	}
+	if acks < 10*kills || retried+cut == 0 || h.commits == 0 {
+		t.Errorf("%d writes, %d of them repeated and %d given up, %d commits seen alone: too little to say anything", acks, retried, cut, h.commits)
+	}
+	t.Logf("%d kills in %s: %d writes, %d repeated with their request id, %d given up (%d of these had happened); "+
+		"%d resumed streams; %d revisions seen alone, by %.1f watchers on average",
+		kills, took.Round(time.Millisecond), acks, retried, cut, happened, resumes, h.commits, float64(h.sightings)/float64(max(1, h.commits)))
+}
+
+// await takes n values; false when ctx ended or nothing came for too long.
+func await(ctx context.Context, c <-chan struct{}, n int) bool {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for range n {
+		select {
+		case <-c:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// contents reads the whole store: what list and access say.
+func contents(t *testing.T, c *client.Client) map[string]seen {
+	t.Helper()
+	out := map[string]seen{}
+	token := ""
+	for range 1000 {
+		page, err := c.Credentials.ListCredentials(t.Context(), &credstorev1.ListCredentialsRequest{Parent: project, PageSize: 1000, PageToken: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range page.GetCredentials() {
+			answer, err := c.Credentials.AccessCredential(t.Context(), &credstorev1.AccessCredentialRequest{Name: m.GetName()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf("%s/versions/%d", m.GetName(), m.GetActiveVersion()); answer.GetName() != want {
+				t.Fatalf("access of %s answers with %s", want, answer.GetName())
+			}
+			out[m.GetName()] = seen{meta: m, secret: secretOf(answer.GetPayload())}
+		}
+		if token = page.GetNextPageToken(); token == "" {
+			return out
+		}
+	}
+	t.Fatal("the list does not end")
+	return nil
+}
+
+// checkAcknowledged compares the store with what its writers know of it, all
+// versions included.
+func checkAcknowledged(t *testing.T, c *client.Client, writers []*writer, store map[string]seen) {
+	t.Helper()
+	total := 1 // the last one
+	for _, w := range writers {
+		total += len(w.model)
+		for name, k := range w.model {
+			is, ok := store[name]
+			if !ok {
+				t.Errorf("%s is gone", name)
+				continue
+			}
+			if err := k.fits(is.meta); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			answer, err := c.Credentials.ListCredentialVersions(t.Context(), &credstorev1.ListCredentialVersionsRequest{Parent: name, PageSize: 1000})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := len(answer.GetVersions()); n != len(k.versions) {
+				t.Errorf("%s has %d versions and got %d", name, n, len(k.versions))
+			}
+			for n, secret := range k.versions {
+				v, err := c.Credentials.AccessCredential(t.Context(), &credstorev1.AccessCredentialRequest{Name: fmt.Sprintf("%s/versions/%d", name, n)})
+				if err != nil || secretOf(v.GetPayload()) != secret {
+					t.Errorf("%s version %d is %q, %v; it was written as %q", name, n, secretOf(v.GetPayload()), err, secret)
+				}
+			}
+		}
+	}
+	if len(store) != total {
+		t.Errorf("the store has %d credentials, its writers know of %d", len(store), total)
+	}
+}
+
+// compare says how a watcher's state differs from the store.
+func compare(t *testing.T, who string, payload bool, got, want map[string]seen) {
+	t.Helper()
+	for name, w := range want {
+		g, ok := got[name]
+		switch {
+		case !ok:
+			t.Errorf("%s lacks %s", who, name)
+		case !proto.Equal(g.meta, w.meta):
+			t.Errorf("%s has\n%s, the store\n%s", who, describe(g.meta), describe(w.meta))
+		case payload && g.secret != w.secret:
+			t.Errorf("%s has of %s %q, the store %q", who, name, g.secret, w.secret)
+		}
+	}
+	for name := range got {
+		if _, ok := want[name]; !ok {
+			t.Errorf("%s still has %s", who, name)
+		}
+	}
+}

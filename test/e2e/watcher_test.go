@@ -1,0 +1,165 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
+	"github.com/credstore/credstore/pkg/client"
+)
+
+// seen is a credential as a watcher has it.
+type seen struct {
+	meta   *credstorev1.Credential
+	secret string // in view PAYLOAD
+}
+
+// watcher follows the store on the wire, message by message, and resumes with
+// its token whenever its stream ends. It holds the server to the promises of
+// Watch across restarts: ordered, unique, atomic, resumable.
+type watcher struct {
+	name    string
+	c       *client.Client
+	payload bool
+	h       *history
+	// whole says what must be true of the state after every message; may be nil.
+	whole func(state map[string]seen) error
+
+	mu       sync.Mutex
+	state    map[string]seen
+	token    string
+	revision uint64
+	synced   bool // a whole state was seen
+	resumes  int
+}
+
+// run watches until ctx ends. It returns when a promise is broken.
+func (w *watcher) run(ctx context.Context) {
+	w.state = map[string]seen{}
+	for ctx.Err() == nil {
+		if err := w.stream(ctx); err != nil {
+			w.h.fail("watcher %s: %v", w.name, err)
+			return
+		}
+	}
+}
+
+// stream is one stream; only a broken promise is an error.
+func (w *watcher) stream(ctx context.Context) error {
+	view := credstorev1.WatchRequest_METADATA
+	if w.payload {
+		view = credstorev1.WatchRequest_PAYLOAD
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := w.c.Credentials.Watch(ctx, &credstorev1.WatchRequest{
+		Parent: project, View: view, ResumeToken: w.token, Consumer: w.name,
+	}, grpc.WaitForReady(true))
+	if err != nil {
+		return nil //nolint:nilerr // the server was killed
+	}
+	resumed := w.token != ""
+	first, syncedNow := true, false
+	next := w.state // what the state will be once it is whole
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return nil //nolint:nilerr // the server was killed
+		}
+		_, reset := m.GetEvent().(*credstorev1.WatchResponse_Reset_)
+		switch {
+		case reset && resumed:
+			return fmt.Errorf("a reset in place of what was missed since revision %d", w.revision)
+		case reset && !first, !reset && first && !resumed:
+			return fmt.Errorf("a stream without a token begins with a reset and has no other; this is message %T", m.GetEvent())
+		case !syncedNow && m.GetResumeToken() != "" && m.GetSynced() == nil:
+			return fmt.Errorf("a resume token before synced, at revision %d", m.GetRevision())
+		case resumed && m.GetRevision() < w.revision:
+			return fmt.Errorf("revision %d after %d", m.GetRevision(), w.revision)
+		}
+		first = false
+		if reset {
+			next = map[string]seen{}
+			continue
+		}
+		if c := m.GetCommit(); c != nil {
+			if resumed && m.GetRevision() <= w.revision {
+				return fmt.Errorf("a commit at revision %d, which was reached before (%d)", m.GetRevision(), w.revision)
+			}
+			if resumed && c.GetFromRevision() != w.revision {
+				return fmt.Errorf("a commit from revision %d at revision %d", c.GetFromRevision(), w.revision)
+			}
+			if resumed && c.GetFromRevision()+1 == m.GetRevision() {
+				w.h.commit(w.name, m.GetRevision(), c.GetChanges())
+			}
+			if err := w.apply(next, c.GetChanges()); err != nil {
+				return err
+			}
+		}
+		if m.GetSynced() != nil {
+			if syncedNow {
+				return fmt.Errorf("synced twice on one stream, at revision %d", m.GetRevision())
+			}
+			syncedNow = true
+			w.mu.Lock()
+			w.state, w.synced = next, true
+			if resumed {
+				w.resumes++
+			}
+			w.mu.Unlock()
+			resumed = true // from here on it goes on from what it has
+		}
+		if !resumed {
+			continue
+		}
+		if w.whole != nil {
+			if err := w.whole(w.state); err != nil {
+				return fmt.Errorf("revision %d: %w", m.GetRevision(), err)
+			}
+		}
+		w.mu.Lock()
+		w.revision = m.GetRevision()
+		if t := m.GetResumeToken(); t != "" {
+			w.token = t
+		}
+		w.mu.Unlock()
+	}
+}
+
+// apply applies a commit to a state and tells the history of it.
+func (w *watcher) apply(state map[string]seen, changes []*credstorev1.Change) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, change := range changes {
+		c := change.GetCredential()
+		switch change.GetType() {
+		case credstorev1.Change_PUT:
+			s := seen{meta: c}
+			w.h.metadata(w.name, c)
+			if w.payload {
+				s.secret = secretOf(change.GetPayload())
+				w.h.secret(w.name, c.GetUid(), c.GetActiveVersion(), s.secret)
+			}
+			state[c.GetName()] = s
+		case credstorev1.Change_DELETE:
+			delete(state, c.GetName())
+		default:
+			return fmt.Errorf("a change of type %s of %s", change.GetType(), c.GetName())
+		}
+	}
+	return nil
+}
+
+// all returns what the watcher has, once it has it all.
+func (w *watcher) all() map[string]seen {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.synced {
+		return nil
+	}
+	return maps.Clone(w.state)
+}
