@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/credstore/credstore/pkg/inject/fileset"
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // result is what became of one attempt to bring the files up to date.
@@ -160,7 +161,7 @@ func readable(f fileset.File, euid int) bool {
 // about all.
 func (e *Engine) culprits(p plan, err error) []string {
 	var (
-		pathErr  *fileset.PathError
+		pathErr  *targetpath.Error
 		fileErr  *fileset.FileError
 		ownerErr *fileset.OwnerError
 		inTheWay *fileset.ConflictError

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/credstore/credstore/pkg/inject/fileset"
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // memory is a disk that never fails.
@@ -24,7 +25,7 @@ func (m *memory) Publish(_ context.Context, files []fileset.File) (fileset.Chang
 		f.Content = slices.Clone(f.Content)
 		next[f.Path] = f
 	}
-	if err := fileset.ValidatePaths(paths); err != nil {
+	if err := targetpath.ValidateAll(paths); err != nil {
 		return fileset.Change{}, err
 	}
 	m.files = next

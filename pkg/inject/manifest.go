@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/credstore/credstore/pkg/inject/fileset"
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // manifest is what the server wants, and what is known of each item's content.
@@ -146,7 +147,7 @@ func (m *manifest) ids() []string { return slices.Sorted(maps.Keys(m.entries)) }
 
 // target returns the file that an item wants, or why it cannot have it.
 func target(it Item) (fileset.File, string) {
-	if err := fileset.ValidatePath(it.Path); err != nil {
+	if err := targetpath.Validate(it.Path); err != nil {
 		return fileset.File{}, err.Error()
 	}
 	f := fileset.File{Path: it.Path, Mode: fileset.DefaultMode}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -79,6 +80,10 @@ type Client struct {
 	lock    chan struct{}
 	session Session
 	closed  bool
+	// refused is what the last login came to, and logins how many there were, so
+	// that who waited for one which failed does not try the same again.
+	refused error
+	logins  atomic.Int64
 }
 
 // NewClient returns a client that opens its session with open, which is called
@@ -240,6 +245,7 @@ func (c *Client) once(ctx context.Context, op string, f func(context.Context, Se
 
 // acquire returns the session, opened if there is none.
 func (c *Client) acquire(ctx context.Context) (Session, error) {
+	before := c.logins.Load()
 	if err := c.hold(ctx); err != nil {
 		return nil, err
 	}
@@ -250,11 +256,17 @@ func (c *Client) acquire(ctx context.Context) (Session, error) {
 	if c.session != nil {
 		return c.session, nil
 	}
+	if c.refused != nil && c.logins.Load() != before {
+		return nil, c.refused
+	}
 	s, err := c.open(ctx)
+	c.logins.Add(1)
+	c.refused = nil
 	if err != nil {
 		err = normal("login", err)
 		if e, ok := errors.AsType[*Error](err); ok {
 			e.LoginLost = true
+			c.refused = e
 		}
 		return nil, err
 	}

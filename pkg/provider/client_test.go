@@ -293,6 +293,30 @@ func TestClientLoginRefused(t *testing.T) {
 	})
 }
 
+// Those who wait for a login that fails do not try the same one after the other.
+func TestClientLoginFailsForAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logins := 0
+		c := provider.NewClient(func(context.Context) (provider.Session, error) {
+			logins++
+			time.Sleep(time.Second)
+			return nil, &provider.Error{Kind: provider.ErrRefused, Op: "login", Text: "wrong"}
+		}, provider.Policy{})
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if err := fetch(t, c); err == nil || err.Error() != "login: refused: wrong" {
+					t.Errorf("error is %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if logins != 1 {
+			t.Errorf("%d logins", logins)
+		}
+	})
+}
+
 // A session whose login is lost is replaced.
 func TestClientReopens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -286,13 +286,11 @@ func parseMatching(path string, content []byte) (int, error) {
 	case "db/username":
 		return generationOf(strings.ReplaceAll(string(content), "_", ":"))
 	case "whole.json":
-		var whole struct {
-			Opaque struct{ Data map[string][]byte }
-		}
+		var whole struct{ Data map[string][]byte }
 		if err := json.Unmarshal(content, &whole); err != nil {
 			return 0, err
 		}
-		return generationOf(string(whole.Opaque.Data["key"]))
+		return generationOf(string(whole.Data["key"]))
 	}
 	return generationOf(string(content))
 }

@@ -7,9 +7,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // DefaultDirMode is the mode of directories: others may enter and list them,
@@ -67,7 +70,7 @@ func Open(dir string, opts Options) (*Dir, error) {
 	d := &Dir{opts: opts}
 	if err := d.open(dir); err != nil {
 		d.release()
-		return nil, fmt.Errorf("open file set %s: %w", quote(dir), err)
+		return nil, fmt.Errorf("open file set %s: %w", targetpath.Quote(dir), err)
 	}
 	return d, nil
 }
@@ -158,7 +161,7 @@ func (d *Dir) recover() error {
 // fs.ErrNotExist. Reading a file that was given to another user, with a mode
 // that shuts this process out, needs CAP_DAC_READ_SEARCH (or root).
 func (d *Dir) Read(p string) (File, error) {
-	if err := ValidatePath(p); err != nil {
+	if err := targetpath.Validate(p); err != nil {
 		return File{}, err
 	}
 	d.mu.Lock()
@@ -169,7 +172,7 @@ func (d *Dir) Read(p string) (File, error) {
 	}
 	info, ok := s.files[p]
 	if !ok {
-		return File{}, fmt.Errorf("read published file %s: %w", quote(p), fs.ErrNotExist)
+		return File{}, fmt.Errorf("read published file %s: %w", targetpath.Quote(p), fs.ErrNotExist)
 	}
 	return d.load(s, p, info)
 }
@@ -209,7 +212,7 @@ func (d *Dir) lookOpen() (*state, error) {
 func (d *Dir) load(s *state, p string, info fs.FileInfo) (File, error) {
 	content, err := d.read(path.Join(s.data, p), info)
 	if err != nil {
-		return File{}, fmt.Errorf("read published file %s: %w", quote(p), err)
+		return File{}, fmt.Errorf("read published file %s: %w", targetpath.Quote(p), err)
 	}
 	uid, gid := owner(info)
 	return File{Path: p, Content: content, Mode: info.Mode().Perm(), UID: &uid, GID: &gid}, nil
@@ -242,4 +245,10 @@ func (d *Dir) release() {
 	if d.disk.root != nil {
 		_ = d.disk.root.Close()
 	}
+}
+
+// firstElement returns the name under root that leads to p.
+func firstElement(p string) string {
+	name, _, _ := strings.Cut(p, "/")
+	return name
 }

@@ -66,7 +66,7 @@ func (d disk) mkdirAll(name string, made map[string]bool, order *[]string) error
 	if name == "." || made[name] {
 		return nil
 	}
-	if err := d.mkdirAll(path.Dir(name), made, order); err != nil { // bounded by MaxElements
+	if err := d.mkdirAll(path.Dir(name), made, order); err != nil { // bounded by targetpath.MaxElements
 		return err
 	}
 	if err := d.mkdir(name); err != nil {

@@ -3,6 +3,8 @@ package fileset
 import (
 	"errors"
 	"fmt"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // ErrLocked says that another process, or another [Dir] of this one, publishes
@@ -17,7 +19,7 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("%s exists and was not made by the injector: move it away, or choose another path", quote(e.Name))
+	return fmt.Sprintf("%s exists and was not made by the injector: move it away, or choose another path", targetpath.Quote(e.Name))
 }
 
 // OwnerError says that a file could not be given its owner, and what is needed
@@ -30,7 +32,7 @@ type OwnerError struct {
 
 func (e *OwnerError) Error() string {
 	return fmt.Sprintf("set owner of %s to %s:%s: %v (needs CAP_CHOWN or root; for a group alone, membership; otherwise leave uid and gid unset)",
-		quote(e.Path), idText(e.UID), idText(e.GID), e.Err)
+		targetpath.Quote(e.Path), idText(e.UID), idText(e.GID), e.Err)
 }
 
 func (e *OwnerError) Unwrap() error { return e.Err }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // DefaultMode is the mode of a file that names none: its owner may read it.
@@ -15,7 +17,7 @@ const DefaultMode fs.FileMode = 0o400
 // File is one file of a set. Printing it in any way shows its path and size,
 // never its content.
 type File struct {
-	// Path is relative to the root and slash separated; see [ValidatePath].
+	// Path is relative to the root and slash separated; see [targetpath.Validate].
 	Path string
 	// Content is all of the file; nil is an empty file. Publish keeps no
 	// reference to it.
@@ -32,7 +34,7 @@ type File struct {
 
 // Format writes the path and the size, for every verb.
 func (f File) Format(s fmt.State, _ rune) {
-	_, _ = fmt.Fprintf(s, "file %s (%d bytes)", quote(f.Path), len(f.Content))
+	_, _ = fmt.Fprintf(s, "file %s (%d bytes)", targetpath.Quote(f.Path), len(f.Content))
 }
 
 // LogValue gives a log the path and the size.
@@ -48,7 +50,7 @@ type FileError struct {
 }
 
 func (e *FileError) Error() string {
-	return fmt.Sprintf("%s of %s %s", e.Field, quote(e.Path), e.Reason)
+	return fmt.Sprintf("%s of %s %s", e.Field, targetpath.Quote(e.Path), e.Reason)
 }
 
 // checkFiles returns the files sorted by path, with default modes filled in,
@@ -58,7 +60,7 @@ func checkFiles(files []File) ([]File, error) {
 	for i, f := range files {
 		paths[i] = f.Path
 	}
-	if err := ValidatePaths(paths); err != nil {
+	if err := targetpath.ValidateAll(paths); err != nil {
 		return nil, err
 	}
 	set := slices.Clone(files)

@@ -12,6 +12,8 @@ import (
 	"path"
 	"slices"
 	"time"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // Change tells how a published set differs from the one before it: paths, in
@@ -35,7 +37,7 @@ func (c Change) Empty() bool {
 // When it returns an error, the set from before stays exactly as it was and
 // nothing of the new one remains, with one exception: a *[SettleError] comes
 // with a Change, and says that the new set is the published one. Errors of the
-// request are *[PathError], *[OverlapError] and *[FileError]; of root,
+// request are *[targetpath.Error], *[targetpath.OverlapError] and *[FileError]; of root,
 // *[ConflictError]; of privileges, *[OwnerError]; others wrap the system's
 // error. Cancelling ctx counts until the switch.
 func (d *Dir) Publish(ctx context.Context, files []File) (Change, error) {
@@ -245,7 +247,7 @@ func (d *Dir) openNew(name string) (disk, error) {
 	}
 	opened, err := root.Stat(".")
 	if err == nil && !(made.IsDir() && os.SameFile(made, opened) && ownedByUs(opened)) {
-		err = fmt.Errorf("%s was replaced while it was made: others must not be allowed to write to root", quote(name))
+		err = fmt.Errorf("%s was replaced while it was made: others must not be allowed to write to root", targetpath.Quote(name))
 	}
 	if err != nil {
 		_ = root.Close()

@@ -18,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 func TestPublishFollowsTheSet(t *testing.T) {
@@ -289,10 +291,10 @@ func TestBadSetsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 		files []File
 		want  error
 	}{
-		{"escape", set("ok", "", "../outside", "x"), &PathError{Path: "../outside", Reason: PathDotElement}},
-		{"absolute", set("/tmp/outside", "x"), &PathError{Path: "/tmp/outside", Reason: PathAbsolute}},
-		{"reserved", set("..data", "x"), &PathError{Path: "..data", Reason: PathReservedElement}},
-		{"overlap", set("a", "", "a/b", ""), &OverlapError{Path: "a/b", Other: "a"}},
+		{"escape", set("ok", "", "../outside", "x"), &targetpath.Error{Path: "../outside", Reason: targetpath.DotElement}},
+		{"absolute", set("/tmp/outside", "x"), &targetpath.Error{Path: "/tmp/outside", Reason: targetpath.Absolute}},
+		{"reserved", set("..data", "x"), &targetpath.Error{Path: "..data", Reason: targetpath.ReservedElement}},
+		{"overlap", set("a", "", "a/b", ""), &targetpath.OverlapError{Path: "a/b", Other: "a"}},
 		{"set-user-id", []File{{Path: "a", Mode: 0o755 | fs.ModeSetuid}}, &FileError{Path: "a", Field: "mode"}},
 		{"unix set-user-id bits", []File{{Path: "a", Mode: 0o4755}}, &FileError{Path: "a", Field: "mode"}},
 		{"directory", []File{{Path: "a", Mode: 0o755 | fs.ModeDir}}, &FileError{Path: "a", Field: "mode"}},

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"slices"
 	"syscall"
+
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // dataLink is the symlink whose switch publishes a set.
@@ -113,7 +115,7 @@ func (d *Dir) lookAtData(s *state) error {
 	s.data = name
 	_, s.gid = owner(info)
 	s.sound = true
-	return d.walk(s, name, "", MaxElements)
+	return d.walk(s, name, "", targetpath.MaxElements)
 }
 
 // walk adds what lies in one directory of the data directory to s.
@@ -144,7 +146,7 @@ func (d *Dir) walk(s *state, at, prefix string, depth int) error {
 			return err
 		}
 		switch {
-		case checkPath(p) != "":
+		case targetpath.Validate(p) != nil:
 			s.sound = false
 		case info.IsDir():
 			if err := d.walk(s, path.Join(at, e.Name()), p, depth-1); err != nil {
@@ -221,11 +223,11 @@ func (d *Dir) read(name string, info fs.FileInfo) ([]byte, error) {
 		return nil, err
 	}
 	if !os.SameFile(info, opened) || !opened.Mode().IsRegular() {
-		return nil, fmt.Errorf("read %s: replaced while reading, or no regular file", quote(name))
+		return nil, fmt.Errorf("read %s: replaced while reading, or no regular file", targetpath.Quote(name))
 	}
 	content := make([]byte, opened.Size())
 	if _, err := io.ReadFull(h, content); err != nil {
-		return nil, fmt.Errorf("read %s: %w", quote(name), err)
+		return nil, fmt.Errorf("read %s: %w", targetpath.Quote(name), err)
 	}
 	return content, nil
 }

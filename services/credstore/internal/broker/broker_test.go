@@ -92,7 +92,7 @@ func TestOneReadPerInterval(t *testing.T) {
 				t.Fatalf("%s was read %d times in 20 intervals", path(i), len(at))
 			}
 			for j := range at[1:] {
-				if gap := at[j+1] - at[j]; gap < interval || gap > interval*106/100+2*time.Second {
+				if gap := at[j+1] - at[j]; gap < interval || gap > interval*102/100+2*time.Second {
 					t.Errorf("%s was read again after %s", path(i), gap)
 				}
 			}

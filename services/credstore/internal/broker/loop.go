@@ -13,8 +13,11 @@ import (
 
 const (
 	// stretch is the most that jitter adds to an interval, as a part of it. It
-	// only adds: no secret is read twice within one interval.
-	stretch = 0.05
+	// only adds: no secret is read twice within one interval. It is small, because
+	// it is also what a change may arrive later than one interval.
+	stretch = 0.02
+	// probeSpread is the same for the time that a store is left alone.
+	probeSpread = 0.1
 	// firstRetry is the delay after the first failure; each is twice the one
 	// before, up to the interval or minRetryCap, whichever is longer.
 	firstRetry  = time.Second

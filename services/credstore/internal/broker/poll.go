@@ -103,7 +103,7 @@ func (l *loop) delay(s *secret, p polled) time.Duration {
 	switch {
 	case failed && e.NotAsked && p.putErr == nil:
 		// When the store is asked again; the one that comes first asks for all.
-		return spread(e.RetryAfter, 2*stretch)
+		return spread(e.RetryAfter, probeSpread)
 	case p.putErr != nil, failed && errors.Is(e, provider.ErrUnavailable), p.err != nil && !failed:
 		s.failures++
 		retry := firstRetry

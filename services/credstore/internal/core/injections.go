@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/credstore/credstore/pkg/credential"
-	"github.com/credstore/credstore/pkg/inject/fileset"
 	"github.com/credstore/credstore/pkg/resourcename"
+	"github.com/credstore/credstore/pkg/targetpath"
 )
 
 // defaultMode is that of a file whose target names none.
 const defaultMode = 0o400
 
-func validateFilePath(p string) error { return fileset.ValidatePath(p) }
+func validateFilePath(p string) error { return targetpath.Validate(p) }
 
 // CreateInjection makes an injection. The caller needs to be allowed to use
 // every credential and store that it names.

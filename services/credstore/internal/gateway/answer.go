@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // domain is that of every ErrorInfo, as package grpcapi's.
@@ -67,11 +70,29 @@ func (r *refusal) write(w http.ResponseWriter) {
 	writeStatus(w, r.http, st)
 }
 
-// writeError answers with the status of a call, or of anything that went wrong
-// on the way to one.
-func writeError(w http.ResponseWriter, err error) {
+// answerOf returns the status that answers an error of a call: the server's,
+// with fields named by their path in the body. The server names them by their
+// path in its request, of which the body is a part.
+func answerOf(ctx context.Context, err error) *status.Status {
 	st := withReason(status.Convert(err))
-	writeStatus(w, runtime.HTTPStatusFromCode(st.Code()), st)
+	route := originOf(ctx).route
+	if route == nil || route.bodyField == "" {
+		return st
+	}
+	p := st.Proto()
+	for i, packed := range p.GetDetails() {
+		bad := &errdetails.BadRequest{}
+		if packed.UnmarshalTo(bad) != nil {
+			continue
+		}
+		for _, v := range bad.GetFieldViolations() {
+			v.Field = strings.TrimPrefix(v.GetField(), route.bodyField+".")
+		}
+		if again, err := anypb.New(bad); err == nil {
+			p.Details[i] = again
+		}
+	}
+	return status.FromProto(p)
 }
 
 // withReason adds an ErrorInfo to a status that has none: one made by gRPC's own
@@ -88,7 +109,12 @@ func withReason(st *status.Status) *status.Status {
 	return st
 }
 
+// writeStatus answers with the HTTP code, or, when it is 0, with that of the
+// status.
 func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
+	if code == 0 {
+		code = runtime.HTTPStatusFromCode(st.Code())
+	}
 	for _, d := range st.Details() {
 		if retry, ok := d.(*errdetails.RetryInfo); ok {
 			seconds := int64((retry.GetRetryDelay().AsDuration() + time.Second - 1) / time.Second)

@@ -108,15 +108,12 @@ func newMux() *runtime.ServeMux {
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingTrailerMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMetadata(func(ctx context.Context, _ *http.Request) metadata.MD {
-			remote, _ := ctx.Value(remoteContextKey{}).(string)
-			return metadata.Pairs(remoteKey, remote)
+			return metadata.Pairs(remoteKey, originOf(ctx).remote)
 		}),
-		runtime.WithErrorHandler(func(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
-			writeError(w, err)
+		runtime.WithErrorHandler(func(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+			writeStatus(w, 0, answerOf(ctx, err))
 		}),
-		runtime.WithStreamErrorHandler(func(_ context.Context, err error) *status.Status {
-			return withReason(status.Convert(err))
-		}),
+		runtime.WithStreamErrorHandler(answerOf),
 	)
 }
 
@@ -130,7 +127,18 @@ func Remote(md metadata.MD) (string, bool) {
 	return v[0], true
 }
 
-type remoteContextKey struct{}
+// origin is what the generated code's hooks need to know of a request.
+type origin struct {
+	remote string // the caller's network address
+	route  *route
+}
+
+type originKey struct{}
+
+func originOf(ctx context.Context) origin {
+	o, _ := ctx.Value(originKey{}).(origin)
+	return o
+}
 
 // ServeHTTP answers one request; the package comment tells in which order.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -147,7 +155,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := h.cfg.Authenticate(r.Context(), r.RemoteAddr, r.Header.Values("Authorization")); err != nil {
 		closeUnread(w, r)
-		writeError(w, err)
+		writeStatus(w, 0, withReason(status.Convert(err)))
 		return
 	}
 	forward, route, refused := h.check(w, r)
@@ -278,7 +286,7 @@ func (h *handler) check(w http.ResponseWriter, r *http.Request) (*http.Request, 
 			return nil, nil, invalid("the body does not fit the request", found)
 		}
 	}
-	return forwarded(r, body), route, nil
+	return forwarded(r, route, body), route, nil
 }
 
 func methodNotAllowed(allowed []string) *refusal {
@@ -339,8 +347,8 @@ func isJSON(h http.Header) bool {
 
 // forwarded returns the request that the generated code sees: nothing of the
 // caller's is left that it would pass on but what is named here.
-func forwarded(r *http.Request, body []byte) *http.Request {
-	f := r.Clone(context.WithValue(r.Context(), remoteContextKey{}, r.RemoteAddr))
+func forwarded(r *http.Request, route *route, body []byte) *http.Request {
+	f := r.Clone(context.WithValue(r.Context(), originKey{}, origin{r.RemoteAddr, route}))
 	f.Header = make(http.Header, 3)
 	for _, name := range [...]string{"Authorization", "Traceparent"} {
 		if v := r.Header.Values(name); len(v) == 1 {

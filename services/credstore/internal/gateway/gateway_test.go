@@ -451,6 +451,41 @@ func TestErrorsOfTheServer(t *testing.T) {
 	}
 }
 
+// TestFieldsAreNamedAsInTheBody holds that a caller finds the fields that the
+// server complains about in the JSON that it sent.
+func TestFieldsAreNamedAsInTheBody(t *testing.T) {
+	violation := func(fields ...string) error {
+		bad := &errdetails.BadRequest{}
+		for _, f := range fields {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: f, Description: "d"})
+		}
+		st, err := status.New(codes.InvalidArgument, "m").WithDetails(&errdetails.ErrorInfo{Reason: "R", Domain: "credstore"}, bad)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Err()
+	}
+	for _, test := range []struct {
+		method, target, body string
+		err                  error
+		want                 string
+	}{
+		{"POST", "/v1/projects/p/credentials", "{}", violation("credential.payload.basic.password", "credentialId", "credentials"), "payload.basic.password credentialId credentials"},
+		{"PATCH", "/v1/projects/p/secretStores/s", "{}", violation("secretStore.vault.address", "updateMask"), "vault.address updateMask"},
+		{"POST", "/v1/projects/p/credentials:batchWrite", "{}", violation("operations[0].create.credential.payload"), "operations[0].create.credential.payload"},
+		{"GET", "/v1/projects/p/credentials", "", violation("filter"), "filter"},
+	} {
+		w := serve(newHandler(t, &recorder{answer: func(proto.Message) error { return test.err }}), request(test.method, test.target, test.body))
+		var a answer
+		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != 400 || a.fields() != test.want || a.reason() != "R" {
+			t.Errorf("%s: HTTP %d, fields %q: %s", test.target, w.Code, a.fields(), w.Body)
+		}
+	}
+}
+
 func TestAnswerForm(t *testing.T) {
 	h := newHandler(t, &recorder{answer: func(m proto.Message) error {
 		proto.Merge(m, &credstorev1.InjectionStatus{

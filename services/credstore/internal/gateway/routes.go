@@ -27,8 +27,8 @@ type route struct {
 	bound map[string]string
 	// query holds the parameters of the query by both of their spellings.
 	query map[string]protoreflect.FieldDescriptor
-	// bodyFields are the request's fields that the body holds, for the hint that
-	// they do not belong into the query.
+	// bodyField is the request's field that is the body, by its JSON name; "" when
+	// the body is the whole request, or there is none.
 	bodyField string
 }
 
