@@ -77,14 +77,14 @@ func (a *Authenticator) Header(ctx context.Context, remote string, authorization
 	if err != nil {
 		return nil, err
 	}
-	key, hash, now := addressKey(remote), sha256.Sum256([]byte(secret)), time.Now()
-	if err := a.guesses.allow(key, hash, now); err != nil {
+	hash, now := sha256.Sum256([]byte(secret)), time.Now()
+	if err := a.guesses.allow(remote, hash, now); err != nil {
 		return nil, err
 	}
 	p, err := a.lookup(ctx, secret)
 	if err != nil {
 		if errors.Is(err, core.ErrUnauthenticated) {
-			a.guesses.wrong(key, hash, now)
+			a.guesses.wrong(remote, hash, now)
 		}
 		return nil, err
 	}

@@ -57,10 +57,13 @@ func newGuesses(l Limits) *guesses {
 }
 
 // allow says whether a secret from the address may be looked at.
-func (g *guesses) allow(key string, secret [sha256.Size]byte, now time.Time) error {
+func (g *guesses) allow(remote string, secret [sha256.Size]byte, now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	e, ok := g.addresses[key]
+	if len(g.addresses) == 0 {
+		return nil // the usual case, for which the address need not be parsed
+	}
+	e, ok := g.addresses[addressKey(remote)]
 	if !ok {
 		return nil
 	}
@@ -87,7 +90,8 @@ func (g *guesses) right(secret [sha256.Size]byte) {
 }
 
 // wrong counts a failure, and forgets the secret in case it was right before.
-func (g *guesses) wrong(key string, secret [sha256.Size]byte, now time.Time) {
+func (g *guesses) wrong(remote string, secret [sha256.Size]byte, now time.Time) {
+	key := addressKey(remote)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.known, secret)

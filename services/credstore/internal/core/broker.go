@@ -122,7 +122,7 @@ func (w *wanted) refresh(v view) {
 }
 
 // affectsWanted says whether a change of the key can change what is wanted.
-func affectsWanted(v view, key string) bool {
+func (m *model) affectsWanted(key string) bool {
 	p, kind, id, ok := splitIn(key)
 	switch {
 	case !ok:
@@ -132,10 +132,8 @@ func affectsWanted(v view, key string) bool {
 	case kind != kindCredential:
 		return false
 	}
-	found := false
-	prefix := prefixUsages(usageTarget(resourcename.Credential{Project: p, ID: id})) + derivedID(resourcename.SecretStores, "")
-	v.scan(prefix, func(string, entry) bool { found = true; return false })
-	return found
+	// A login changes what is wanted of the stores that use it.
+	return m.any(prefixUsages(usageTarget(resourcename.Credential{Project: p, ID: id})) + derivedID(resourcename.SecretStores, ""))
 }
 
 // wantedIn lists what the injections of a state need, each secret once.

@@ -413,6 +413,8 @@ func (m *model) payload(name resourcename.Credential, version uint32) (*Credenti
 	p, _ := m.state.Get(keyVersion(c.UID, version))
 	ver, ok := p.value.(*Version)
 	switch {
+	case !ok && version == c.ActiveVersion: // only tampering removes it
+		return nil, nil, fmt.Errorf("record %s is missing: %w", keyVersion(c.UID, version), ErrSealBroken)
 	case !ok:
 		return nil, nil, notFound(name.Version(version))
 	case ver.State != Enabled:

@@ -26,6 +26,8 @@ type model struct {
 	// compacted is the last revision whose deletions are forgotten.
 	compacted Revision
 	state     *btree.Map[string, entry]
+	// latestView is of the state as it is, for all who ask until it changes.
+	latestView *view
 	// latest orders the last change of every credential by revision, deletions
 	// included: what a watcher that fell behind has to be told.
 	latest *btree.BTreeG[latestChange]
@@ -307,6 +309,7 @@ func (m *model) apply(commits []Commit) (*update, []string, error) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.latestView = nil
 	u := &update{}
 	for i, c := range commits {
 		for j, ch := range c.Changes {
@@ -415,6 +418,7 @@ func (m *model) replace(n *model) {
 			m.endSessions(uid, "its token was deleted")
 		}
 	}
+	m.latestView = nil
 	m.rev, m.nonce, m.compacted = n.rev, n.nonce, n.compacted
 	m.state, m.latest, m.tombs, m.nonces, m.tokens = n.state, n.latest, n.tombs, n.nonces, n.tokens
 	for rev, w := range m.waiters {
@@ -435,6 +439,7 @@ func (m *model) forget(through Revision) {
 		return
 	}
 	m.compacted = through
+	m.latestView = nil
 	n, _ := slices.BinarySearchFunc(m.nonces, through, func(c commitNonce, r Revision) int {
 		switch {
 		case c.rev < r:
@@ -464,9 +469,18 @@ type view struct {
 }
 
 func (m *model) view() view {
+	m.mu.RLock()
+	if v := m.latestView; v != nil {
+		m.mu.RUnlock()
+		return *v
+	}
+	m.mu.RUnlock()
 	m.mu.Lock() // Copy marks the nodes of the original as shared
 	defer m.mu.Unlock()
-	return view{rev: m.rev, nonce: m.nonce, state: m.state.Copy(), compacted: m.compacted}
+	if m.latestView == nil {
+		m.latestView = &view{rev: m.rev, nonce: m.nonce, state: m.state.Copy(), compacted: m.compacted}
+	}
+	return *m.latestView
 }
 
 // viewWithChanges is view for a watcher that catches up.
@@ -474,6 +488,18 @@ func (m *model) viewWithChanges() view {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return view{rev: m.rev, nonce: m.nonce, state: m.state.Copy(), latest: m.latest.Copy(), compacted: m.compacted}
+}
+
+// any says whether there is a record below prefix.
+func (m *model) any(prefix string) bool {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	found := false
+	m.state.Ascend(prefix, func(key string, _ entry) bool {
+		found = strings.HasPrefix(key, prefix)
+		return false
+	})
+	return found
 }
 
 // get returns one record without the cost of a view.

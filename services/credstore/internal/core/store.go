@@ -208,10 +208,10 @@ func (s *Store) take(ctx context.Context, commits []Commit) error {
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
-	if v := s.model.view(); slices.ContainsFunc(commits, func(c Commit) bool {
-		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return affectsWanted(v, ch.Key) })
+	if slices.ContainsFunc(commits, func(c Commit) bool {
+		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return s.model.affectsWanted(ch.Key) })
 	}) {
-		s.wanted.refresh(v)
+		s.wanted.refresh(s.model.view())
 	}
 	size := 256
 	for _, c := range commits {

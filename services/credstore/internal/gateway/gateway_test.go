@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -653,6 +655,54 @@ func TestStreamComesLineByLine(t *testing.T) {
 	if lines.Scan() {
 		t.Errorf("a line behind the error: %s", lines.Text())
 	}
+}
+
+// TestStreamOutlivesTimeouts holds that those of the HTTP server, which bound
+// calls, do not cut a stream.
+func TestStreamOutlivesTimeouts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &watcher{request: make(chan *credstorev1.WatchRequest, 1), events: make(chan *credstorev1.WatchResponse, 1)}
+		backend := bufconn.Listen(1 << 16)
+		server := grpc.NewServer()
+		credstorev1.RegisterCredentialServiceServer(server, s)
+		go func() { _ = server.Serve(backend) }()
+		defer server.Stop()
+		conn, err := grpc.NewClient("passthrough:///in-process", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return backend.DialContext(ctx) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+
+		front := bufconn.Listen(1 << 16)
+		web := &http.Server{Handler: newHandler(t, conn), ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second}
+		go func() { _ = web.Serve(front) }()
+		defer web.Close()
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return front.DialContext(ctx) }}}
+		defer client.CloseIdleConnections()
+
+		event := &credstorev1.WatchResponse{Event: &credstorev1.WatchResponse_Heartbeat_{Heartbeat: &credstorev1.WatchResponse_Heartbeat{}}}
+		s.events <- event
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://credstore/v1/projects/p/credentials:watch", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer credstore_x")
+		resp, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		lines := bufio.NewScanner(resp.Body)
+		for i := range 3 {
+			if !lines.Scan() {
+				t.Fatalf("the stream was cut before message %d: %v", i, lines.Err())
+			}
+			time.Sleep(10 * time.Minute)
+			s.events <- event
+		}
+		close(s.events)
+	})
 }
 
 func TestStreamThatFailsAtOnce(t *testing.T) {

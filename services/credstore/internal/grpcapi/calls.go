@@ -35,6 +35,8 @@ type call struct {
 	method *method
 	impl   any
 	stream *serverStream
+	// principal is who is calling, once that is known, for the log.
+	principal string
 }
 
 type handler func(ctx context.Context, c *call) error
@@ -78,9 +80,6 @@ func newCallID() string {
 func (s *Server) identify(next handler) handler {
 	return func(ctx context.Context, c *call) error {
 		ctx = core.WithCallID(ctx, newCallID())
-		// Steps that find out who is calling note it here for the log.
-		var who caller
-		ctx = context.WithValue(ctx, callerKey{}, &who)
 		began := time.Now()
 		c.method.metrics.begin()
 		err := next(ctx, c)
@@ -91,7 +90,7 @@ func (s *Server) identify(next handler) handler {
 		if s.log.Enabled(ctx, level) {
 			s.log.LogAttrs(ctx, level, "call",
 				slog.String("method", c.method.name), slog.String("code", code.String()), slog.Duration("took", took),
-				slog.String("principal", who.principal), slog.String("remote", s.cfg.Remote(ctx)), slog.String("callId", core.CallID(ctx)))
+				slog.String("principal", c.principal), slog.String("remote", s.cfg.Remote(ctx)), slog.String("callId", core.CallID(ctx)))
 		}
 		return err
 	}
@@ -108,11 +107,6 @@ func levelOf(code codes.Code, stream bool) slog.Level {
 	}
 	return slog.LevelInfo
 }
-
-type callerKey struct{}
-
-// caller is filled in by authenticate.
-type caller struct{ principal string }
 
 // translate answers errors with statuses. When a context was ended by us, its
 // cause says more than the error of whatever noticed first.
@@ -170,11 +164,11 @@ func (s *Server) authenticate(next handler) handler {
 		if err != nil {
 			return err
 		}
-		if p := core.PrincipalFrom(ctx); p == nil {
+		p := core.PrincipalFrom(ctx)
+		if p == nil {
 			return errNobody
-		} else if who, ok := ctx.Value(callerKey{}).(*caller); ok {
-			who.principal = p.Name
 		}
+		c.principal = p.Name
 		return next(ctx, c)
 	}
 }

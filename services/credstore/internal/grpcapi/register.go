@@ -103,8 +103,10 @@ func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, e
 		return context.WithValue(bounded, arrivalKey{}, a), nil
 	}
 	most := defaultDeadline
-	if _, ok := ctx.Deadline(); ok {
-		most = maxDeadline
+	if theirs, ok := ctx.Deadline(); ok {
+		if most = maxDeadline; time.Until(theirs) <= most {
+			return ctx, nil
+		}
 	}
 	bounded, cancel := context.WithTimeout(ctx, most)
 	a.over = cancel
