@@ -14,7 +14,7 @@ COPY gen gen
 COPY pkg pkg
 COPY services services
 RUN --mount=type=cache,target=/cache \
-    go build -trimpath -buildvcs=false -ldflags '-s -w' -o /out/ ./services/credstore ./services/injector
+    go build -trimpath -tags grpcnotrace -buildvcs=false -ldflags '-s -w' -o /out/ ./services/credstore ./services/injector
 # An empty base has no shell to make folders with; a volume that is mounted for
 # the first time takes over the owner and the mode that the image has there.
 RUN install -d -m 0700 -o 65532 -g 65532 /folders/var/lib/credstore \

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -121,11 +122,8 @@ func never(addr netip.Addr) string {
 		return "it is a multicast address"
 	case addr.IsUnspecified(), addr.Is4() && addr.As4()[0] == 0:
 		return "it is not the address of a host"
-	}
-	for _, m := range metadata {
-		if addr == m {
-			return "it is the address of a cloud's metadata service"
-		}
+	case slices.Contains(metadata, addr):
+		return "it is the address of a cloud's metadata service"
 	}
 	return ""
 }

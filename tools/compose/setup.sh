@@ -1,16 +1,12 @@
 #!/bin/sh
-# Fills the demonstration of docker-compose.yaml, once: a secret in Vault, a
-# credential in credstore, an injection of both, and the token with which the
+# Fills the demonstration of docker-compose.yaml, once: a credential in
+# credstore, an injection of it and of a secret in Vault, and the token with which the
 # injector introduces itself. A second run finds its own mark and does nothing.
 # The environment holds CREDSTORE_ADDR, CREDSTORE_CA and CREDSTORE_TOKEN_FILE for
 # credstore's commands, VAULT_ADDR and VAULT_TOKEN for Vault.
 set -eu
 
 enroll=/run/enroll
-
-# Vault in development mode starts empty each time.
-wget -q -O /dev/null --header "X-Vault-Token: $VAULT_TOKEN" \
-	--post-data '{"data": {"password": "from-vault"}}' "$VAULT_ADDR/v1/secret/data/app/db"
 
 if [ -s "$enroll/injector.token" ]; then
 	echo 'already set up'
@@ -26,7 +22,7 @@ credstore credential create vault --request-id setup-vault --payload - <<JSON
 {"vault": {"token": "$VAULT_TOKEN"}}
 JSON
 credstore store get team-vault >/dev/null 2>&1 ||
-	credstore store create team-vault --credential vault --vault-address "$VAULT_ADDR" --mount secret --poll-interval 5s
+	credstore store create team-vault --credential vault --vault-address "$VAULT_ADDR" --vault-ca /certs/vault-ca.pem --mount secret --poll-interval 5s
 credstore injection create demo --request-id setup-demo --file - <<'YAML'
 selector: {app: demo}
 items:

@@ -19,11 +19,17 @@ const root = "../.."
 // composeFile has the fields that the demonstration uses, and only those, so
 // that a misspelt one is noticed.
 type composeFile struct {
-	Name     string              `json:"name"`
-	Hardened map[string]any      `json:"x-hardened"`
-	Services map[string]service  `json:"services"`
-	Networks map[string]struct{} `json:"networks"`
-	Volumes  map[string]struct {
+	Name     string             `json:"name"`
+	Hardened map[string]any     `json:"x-hardened"`
+	Services map[string]service `json:"services"`
+	Networks map[string]struct {
+		IPAM struct {
+			Config []struct {
+				Subnet string `json:"subnet"`
+			} `json:"config"`
+		} `json:"ipam"`
+	} `json:"networks"`
+	Volumes map[string]struct {
 		Driver     string            `json:"driver"`
 		DriverOpts map[string]string `json:"driver_opts"`
 	} `json:"volumes"`

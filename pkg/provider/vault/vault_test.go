@@ -268,7 +268,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close(context.Background()) //nolint:errcheck // nothing to give back
+	defer func() { _ = s.Close(context.Background()) }()
 	if v, err := read(s, "x"); err != nil || v != "v" {
 		t.Errorf("read: %q, %v", v, err)
 	}

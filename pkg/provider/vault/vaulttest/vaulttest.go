@@ -6,6 +6,7 @@ package vaulttest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -53,7 +54,7 @@ func (s *Server) Start(t testing.TB) {
 	if s.Address != "" {
 		listen = strings.TrimPrefix(s.Address, "http://")
 	}
-	c := exec.Command(program, "-listen", listen, "-data", s.data, "-until-eof")
+	c := exec.Command(program, "-listen", listen, "-data", s.data, "-until-eof") //nolint:gosec // who runs the tests names the program
 	c.Stderr = os.Stderr
 	stdin, err := c.StdinPipe()
 	if err != nil {
@@ -107,9 +108,8 @@ func (s *Server) Call(t testing.TB, token, method, path string, body any) (int, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
 		t.Fatal(err)
 	}
 	var out map[string]any

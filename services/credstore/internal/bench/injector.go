@@ -26,7 +26,7 @@ func measureInjector(ctx context.Context, r *report, _ time.Duration) error {
 	}
 	defer func() { _ = p.close() }()
 	binary := filepath.Join(p.dir, "injector")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "github.com/credstore/credstore/services/injector")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags=-s -w", "-o", binary, "github.com/credstore/credstore/services/injector")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)

@@ -208,7 +208,9 @@ func TestSetWholeThenDeltas(t *testing.T) {
 
 // What the injector has already is not sent again; a digest says nothing of
 // the content and is the same after a restart.
-func TestSetHave(t *testing.T) {
+func TestSetHave(t *testing.T) { synctest.Test(t, testSetHave) }
+
+func testSetHave(t *testing.T) {
 	h := coretest.New(t)
 	create(t, h, demo, "one")
 	create(t, h, cred("other"), "one")
@@ -230,6 +232,8 @@ func TestSetHave(t *testing.T) {
 		t.Errorf("whole %v; %d lines for what did not leave", u.Whole, len(departures(h))-before)
 	}
 	rotate(t, h, demo, "two")
+	synctest.Wait() // until the stream before is told
+	before = len(departures(h))
 	s := openSet(t, h, "web", core.OpenSetRequest{Have: have})
 	u = nextSet(t, s)
 	equal(t, "with some of it", ids(u), []string{"web/a with content", "web/b"})

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -657,6 +658,40 @@ func TestStreamComesLineByLine(t *testing.T) {
 	}
 }
 
+// pipes is a listener in memory whose connections honour deadlines as those of
+// the network do, which bufconn's do not.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), done: make(chan struct{})} }
+
+func (p *pipes) dial(ctx context.Context) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case p.conns <- far:
+		return near, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipes", Net: "unix"} }
+
 // TestStreamOutlivesTimeouts holds that those of the HTTP server, which bound
 // calls, do not cut a stream.
 func TestStreamOutlivesTimeouts(t *testing.T) {
@@ -674,11 +709,11 @@ func TestStreamOutlivesTimeouts(t *testing.T) {
 		}
 		defer conn.Close()
 
-		front := bufconn.Listen(1 << 16)
+		front := newPipes()
 		web := &http.Server{Handler: newHandler(t, conn), ReadTimeout: 30 * time.Second, WriteTimeout: 90 * time.Second}
 		go func() { _ = web.Serve(front) }()
 		defer web.Close()
-		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return front.DialContext(ctx) }}}
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return front.dial(ctx) }}}
 		defer client.CloseIdleConnections()
 
 		event := &credstorev1.WatchResponse{Event: &credstorev1.WatchResponse_Heartbeat_{Heartbeat: &credstorev1.WatchResponse_Heartbeat{}}}

@@ -1,0 +1,268 @@
+package core
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/credstore/credstore/pkg/resourcename"
+)
+
+// Tokens come from outside: whatever they hold, they decode to what encodes to
+// them again, or not at all.
+
+func FuzzPageToken(f *testing.F) {
+	f.Add("")
+	f.Add(encodePageToken(queryHash("in/p/credential/", ""), "in/p/credential/demo"))
+	f.Add(encodePageToken([8]byte{}, ""))
+	f.Add(encodePageToken(queryHash("x"), strings.Repeat("k", 2000)))
+	f.Add(resumeToken{rev: 7}.encode())
+	f.Add("AQ\n")
+	f.Fuzz(func(t *testing.T, token string) {
+		query, last, err := decodePageToken(token)
+		if err == nil && encodePageToken(query, last) != token {
+			t.Errorf("%q decodes, and encodes to %q", token, encodePageToken(query, last))
+		}
+		// What decodes is still good for one query only, and only below its
+		// prefix.
+		const prefix = "in/p/credential/"
+		hash := queryHash(prefix, "")
+		_, after, err := Page{Token: token}.resolve(prefix, hash)
+		switch {
+		case err != nil:
+			var i *InvalidError
+			if !errors.As(err, &i) || i.Violations[0].Field != "pageToken" {
+				t.Errorf("%q: %v", token, err)
+			}
+		case token != "" && (query != hash || !strings.HasPrefix(after, prefix)):
+			t.Errorf("%q of another query is taken, to go on behind %q", token, after)
+		}
+		// A token that was made here is taken here and nowhere else.
+		made := encodePageToken(hash, prefix+token)
+		if len(made) > 1024 {
+			return
+		}
+		if _, after, err := (Page{Token: made}).resolve(prefix, hash); err != nil || after != prefix+token {
+			t.Errorf("round trip of %q: %q, %v", token, after, err)
+		}
+		if _, _, err := (Page{Token: made}).resolve(prefix, queryHash(prefix, "kind = basic")); err == nil {
+			t.Error("a token of another filter is taken")
+		}
+		if _, _, err := (Page{Token: made}).resolve("in/other/credential/", hash); err == nil {
+			t.Error("a token of another project is taken")
+		}
+	})
+}
+
+func FuzzResumeToken(f *testing.F) {
+	f.Add("", uint64(0), uint64(0))
+	f.Add(resumeToken{feed: feedBytes("id"), rev: 1 << 40, nonce: 7, query: queryHash("q")}.encode(), uint64(1), uint64(2))
+	f.Add(encodePageToken(queryHash("x"), strings.Repeat("k", 32)), uint64(1), uint64(2))
+	f.Add(strings.Repeat("A", 300), ^uint64(0), ^uint64(0))
+	f.Fuzz(func(t *testing.T, token string, rev, nonce uint64) {
+		if got, err := decodeResumeToken(token); err == nil && got.encode() != token {
+			t.Errorf("%q decodes, and encodes to %q", token, got.encode())
+		}
+		want := resumeToken{feed: feedBytes(token), rev: Revision(rev), nonce: nonce, query: queryHash(token)}
+		if got, err := decodeResumeToken(want.encode()); err != nil || got != want {
+			t.Errorf("round trip of %+v: %+v, %v", want, got, err)
+		}
+		// A page token is no resume token and the other way round, unless their
+		// lengths agree; then the query decides.
+		if _, _, err := (Page{Token: want.encode()}).resolve("in/p/credential/", queryHash("in/p/credential/", "")); err == nil {
+			t.Error("a resume token is taken for a page token")
+		}
+	})
+}
+
+// printed is a filter as text that means the same.
+func (f filter) printed() string {
+	terms := make([]string, len(f))
+	for i, t := range f {
+		field, op := t.field, " = "
+		if t.label != "" {
+			field += "." + t.label
+		}
+		if t.not {
+			op = " != "
+		}
+		value := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(t.value)
+		terms[i] = field + op + `"` + value + `"`
+	}
+	return strings.Join(terms, " AND ")
+}
+
+func FuzzFilter(f *testing.F) {
+	for _, s := range []string{
+		"", "kind = basic", `labels.team="a b" AND name != projects/p/credentials/c`, `labels.a/b.c != "\"\\"`, "kind=basic and kind!=vault",
+		"kind", "= x", "kind ! x", "labels. = x", "labels.A = x", `kind = "open`, `kind = "a"b`, "kind = a b", "x = y", "kind = a AND", `kind = "\`,
+		strings.Repeat("kind=a AND ", 400), "kind==a", "labels.a=b=c", " kind = a ", "kind =", "labels.x = \xff",
+	} {
+		f.Add(s)
+	}
+	c := &Credential{Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a b", "x": ""}}
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parseFilter(text)
+		if err != nil {
+			var i *InvalidError
+			if !errors.As(err, &i) || len(i.Violations) != 1 || i.Violations[0].Field != "filter" {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		for _, term := range got {
+			if term.field == "labels" != (term.label != "") {
+				t.Errorf("%q has the term %+v", text, term)
+			}
+		}
+		matches := got.match(c)
+		if len(got.printed()) > MaxFilter {
+			return
+		}
+		again, err := parseFilter(got.printed())
+		if err != nil || !slices.Equal(got, again) || again.match(c) != matches {
+			t.Errorf("%q is %+v, and printed as %q %+v, %v", text, got, got.printed(), again, err)
+		}
+	})
+}
+
+func TestFilter(t *testing.T) {
+	c := &Credential{Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a", "zone": "eu west"}}
+	tests := []struct {
+		text  string
+		match bool
+		bad   bool
+	}{
+		{"", true, false},
+		{"   ", true, false},
+		{"kind = basic", true, false},
+		{"kind=basic", true, false},
+		{`kind = "basic"`, true, false},
+		{"kind != basic", false, false},
+		{"labels.team = a AND kind = basic", true, false},
+		{"labels.team = a and labels.team != b", true, false},
+		{"labels.team = a AND kind = vault", false, false},
+		{`labels.zone = "eu west"`, true, false},
+		{`labels.zone = "eu  west"`, false, false},
+		{"labels.none = a", false, false},
+		{"labels.none != a", true, false},
+		{`labels.none = ""`, false, false},
+		{"name = projects/p/credentials/c", true, false},
+		{"name = c", false, false},
+		{"labels.zone = eu west", false, true},
+		{"labels.team = a OR kind = basic", false, true},
+		{"labels.team = a kind = basic", false, true},
+		{"team = a", false, true},
+		{"labels = a", false, true},
+		{"labels. = a", false, true},
+		{"labels.Team = a", false, true},
+		{"kind", false, true},
+		{"kind =", false, true},
+		{"kind > a", false, true},
+		{"kind == a", false, true},
+		{"AND kind = a", false, true},
+		{"kind = a AND", false, true},
+		{`kind = "a`, false, true},
+		{`kind = "a\`, false, true},
+		{strings.Repeat("x", MaxFilter+1), false, true},
+	}
+	for _, tt := range tests {
+		f, err := parseFilter(tt.text)
+		if (err != nil) != tt.bad {
+			t.Errorf("%.60q: %v", tt.text, err)
+			continue
+		}
+		if err == nil && f.match(c) != tt.match {
+			t.Errorf("%q matches: %v", tt.text, !tt.match)
+		}
+	}
+}
+
+// Every single bit of a token counts.
+func TestTokensAreChecked(t *testing.T) {
+	tokens := map[string]string{
+		"resume": resumeToken{feed: feedBytes("6f9619ff-8b86-d011-b42d-00cf4fc964ff"), rev: 300, nonce: 1 << 60, query: queryHash("q")}.encode(),
+		"page":   encodePageToken(queryHash("in/p/credential/", ""), "in/p/credential/demo"),
+	}
+	decodes := func(kind, token string) bool {
+		if kind == "resume" {
+			_, err := decodeResumeToken(token)
+			return err == nil
+		}
+		_, _, err := decodePageToken(token)
+		return err == nil
+	}
+	for kind, token := range tokens {
+		if !decodes(kind, token) {
+			t.Fatal(kind, token)
+		}
+		for i := range token {
+			for bit := range 7 {
+				b := []byte(token)
+				b[i] ^= 1 << bit
+				if decodes(kind, string(b)) {
+					t.Errorf("%s token with bit %d of letter %d flipped decodes", kind, bit, i)
+				}
+			}
+			if decodes(kind, token[:i]) || decodes(kind, token[i+1:]) {
+				t.Errorf("a part of a %s token decodes", kind)
+			}
+		}
+	}
+	if decodes("resume", tokens["page"]) {
+		t.Error("a page token is a resume token")
+	}
+}
+
+func TestPaging(t *testing.T) {
+	m := newModel(nil)
+	for i := range 25 {
+		c := &Credential{Name: resourcename.Credential{Project: "p", ID: "c-" + strconv.Itoa(i)}}
+		m.put(keyCredential(c.Name), entry{rev: Revision(i + 1), value: c})
+	}
+	m.put(keyCredential(resourcename.Credential{Project: "p2", ID: "x"}), entry{rev: 99, value: &Credential{}})
+	list := func(page Page, query string) ([]*Credential, string, error) {
+		return listPage(m.view(), keyIn("p")+kindCredential, page, query, func(*Credential) bool { return true })
+	}
+	for _, size := range []int{1, 7, 24, 25, 26, 0, MaxPageSize * 2} {
+		var got []string
+		page, pages := Page{Size: size}, 0
+		for {
+			out, next, err := list(page, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages++
+			for _, c := range out {
+				got = append(got, c.Name.ID)
+			}
+			if page.Token = next; next == "" {
+				break
+			}
+		}
+		if len(slices.Compact(got)) != 25 || !slices.IsSorted(got) {
+			t.Errorf("size %d: %v", size, got)
+		}
+		if want := (25 + max(size, 1) - 1) / max(size, 1); size > 0 && pages != want {
+			t.Errorf("size %d: %d pages, want %d", size, pages, want)
+		}
+	}
+	if _, _, err := list(Page{Size: -1}, ""); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	_, next, err := list(Page{Size: 3}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := list(Page{Size: 3, Token: next}, "kind = basic"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a token of another filter: %v", err)
+	}
+	// The one it stands on may be gone by the next page.
+	m.remove(keyCredential(resourcename.Credential{Project: "p", ID: "c-10"}), 100)
+	out, _, err := list(Page{Size: 3, Token: next}, "")
+	if err != nil || out[0].Name.ID != "c-11" {
+		t.Errorf("behind one that is gone: %v, %v", out, err)
+	}
+}

@@ -1,0 +1,227 @@
+package core
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	recordv1 "github.com/credstore/credstore/gen/go/record/v1"
+	"github.com/credstore/credstore/pkg/resourcename"
+)
+
+var writeGolden = flag.Bool("write-golden", false, "write testdata/records-1.json where it does not exist yet")
+
+// goldenRevision is that of every golden record.
+const goldenRevision = 1_000_000
+
+// at is a time with all its digits.
+func at(n int) time.Time { return time.Date(2026, 1, n, 3, 4, 5, 123456789, time.UTC) }
+
+// goldenRecords are one of each type of record, with every field set, and what
+// decodes its bytes.
+func goldenRecords() map[string]struct {
+	encode proto.Message
+	decode func([]byte) (any, error)
+	want   any
+} {
+	type rec = struct {
+		encode proto.Message
+		decode func([]byte) (any, error)
+		want   any
+	}
+	const uid = "6f9619ff-8b86-4011-b42d-00cf4fc964ff"
+	etag := etagOf(uid, goldenRevision)
+	labels := map[string]string{"team": "a", "zone": "eu", "b/c.d": ""}
+	cn := resourcename.Credential{Project: "p", ID: "c"}
+	p := &Project{Name: resourcename.Project{ID: "p"}, UID: uid, Description: "d", Labels: labels, Etag: etag, CreateTime: at(1), UpdateTime: at(2)}
+	c := &Credential{
+		Name: cn, UID: uid, Kind: "basic", Description: "d", Labels: labels, ActiveVersion: 7, NextVersion: 9,
+		Facts: map[string]string{"username": "bot"}, References: []string{"projects/p/credentials/x", "projects/p/credentials/y"},
+		ExpireTime: at(9), Etag: etag, CreateTime: at(1), UpdateTime: at(2), RotateTime: at(3),
+	}
+	v := &Version{
+		Number: 7, State: Destroyed, Facts: c.Facts, References: c.References, CreateTime: at(1), DestroyTime: at(2), ExpireTime: at(3),
+	}
+	st := &SecretStore{
+		Name: resourcename.SecretStore{Project: "p", ID: "s"}, UID: uid, Description: "d", Labels: labels, Credential: cn,
+		Vault:        &VaultProvider{Address: "https://vault.example.com:8200", Namespace: "ns", Mount: "kv", CAPEM: "pem"},
+		PollInterval: 90*time.Second + 1, Etag: etag, CreateTime: at(1), UpdateTime: at(2),
+	}
+	zero, thousand := uint32(0), uint32(1000)
+	i := &Injection{
+		Name: resourcename.Injection{Project: "p", ID: "i"}, UID: uid, Description: "d", Labels: labels, Selector: map[string]string{"app": "web"},
+		Items: []Item{
+			{Credential: &CredentialSource{Name: cn, Field: "password"}, File: FileTarget{Path: "a/b", Mode: 0o440, UID: &zero, GID: &thousand}, Group: "g"},
+			{Secret: &SecretSource{Store: st.Name, Path: "app/db", Key: "k", Version: 3}, File: FileTarget{Path: "c", Mode: 0o400}},
+		},
+		Etag: etag, CreateTime: at(1), UpdateTime: at(2),
+	}
+	un := resourcename.Usage{Project: "p", Collection: resourcename.Credentials, Resource: "c", ID: "u"}
+	derived := &Usage{Name: un, Source: Derived, User: "projects/p/injections/i", CreateTime: at(1)}
+	declared := &Usage{Name: un, Source: Declared, User: "billing", Link: "https://example.com", ExpireTime: at(2), CreateTime: at(1), Principal: "projects/p/tokens/t"}
+	tok := &Token{
+		Name: resourcename.Token{Project: "p", ID: "t"}, UID: uid, ProjectUID: "0f9619ff-8b86-4011-b42d-00cf4fc964ff", Description: "d", Role: Workload, AllProjects: true,
+		Attributes: map[string]string{"app": "web"}, Credentials: []resourcename.Credential{cn}, ExpireTime: at(2), Etag: etag, CreateTime: at(1),
+		hash: []byte("0123456789abcdef0123456789abcdef"),
+	}
+	value := &recordv1.Value{
+		StoreUid: uid, Path: "app/db", PinnedVersion: 3, Data: map[string][]byte{"k": {0, 0xff}, "l": nil}, Version: "12",
+		FetchTime: timestamppb.New(at(1)), State: uint32(ValueUnavailable), Message: "m", StateTime: timestamppb.New(at(2)),
+	}
+	digest := [32]byte{1, 2, 3, 31: 32}
+	request := &recordv1.Request{Digest: digest[:], Name: "projects/p", Response: []byte{8, 1}, Time: timestamppb.New(at(1))}
+	named := []*Credential{c, {Name: resourcename.Credential{Project: "p", ID: "gone"}}}
+	return map[string]rec{
+		"project":     {encodeProject(p), func(b []byte) (any, error) { return decodeProject(p.Name, b, goldenRevision) }, p},
+		"credential":  {encodeCredential(c), func(b []byte) (any, error) { return decodeCredential(cn, b, goldenRevision) }, c},
+		"version":     {encodeVersion(v), func(b []byte) (any, error) { return decodeVersion(b) }, v},
+		"secretStore": {encodeStore(st), func(b []byte) (any, error) { return decodeStore(st.Name, b, goldenRevision) }, st},
+		"injection":   {encodeInjection(i), func(b []byte) (any, error) { return decodeInjection(i.Name, b, goldenRevision) }, i},
+		"derived":     {encodeUsage(derived), func(b []byte) (any, error) { return decodeUsage(un, b) }, derived},
+		"declared":    {encodeUsage(declared), func(b []byte) (any, error) { return decodeUsage(un, b) }, declared},
+		"token":       {encodeToken(tok), func(b []byte) (any, error) { return decodeToken(tok.Name, b, goldenRevision) }, tok},
+		"value": {value, func(b []byte) (any, error) { return decodeValue(b) }, &Value{
+			Version: "12", State: ValueUnavailable, Message: "m", FetchTime: at(1), StateTime: at(2), hasData: true,
+		}},
+		"request": {request, func(b []byte) (any, error) { return decodeRequest(b, goldenRevision) }, &requestRecord{
+			digest: digest, name: "projects/p", response: []byte{8, 1}, time: at(1), rev: goldenRevision,
+		}},
+		"answer": {encodeCredentials(named), func(b []byte) (any, error) { return decodeCredentials(b, goldenRevision) }, named},
+		"answer of a version": {
+			&recordv1.VersionChange{Credential: asCredentialRecord(c), Version: asVersionRecord(v)},
+			func(b []byte) (any, error) {
+				c, v, err := decodeVersionChange(cn, b, goldenRevision)
+				return []any{c, v}, err
+			},
+			[]any{c, *v},
+		},
+	}
+}
+
+// What was stored by an earlier program is read by this one: the bytes of every
+// type of record are kept, and a change of the format fails here. A field that
+// comes new gets a file of vectors of its own, beside this one.
+func TestGoldenRecords(t *testing.T) {
+	path := filepath.Join("testdata", "records-1.json")
+	vectors := make(map[string]string)
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(b, &vectors); err != nil {
+			t.Fatal(err)
+		}
+	case *writeGolden && os.IsNotExist(err):
+		for name, r := range goldenRecords() {
+			b, err := marshal(r.encode)
+			if err != nil {
+				t.Fatal(err)
+			}
+			vectors[name] = hex.EncodeToString(b)
+		}
+		b, err := json.MarshalIndent(vectors, "", "  ")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, append(b, '\n'), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	default:
+		t.Fatal(err)
+	}
+	for name, r := range goldenRecords() {
+		golden, err := hex.DecodeString(vectors[name])
+		if err != nil || len(golden) == 0 {
+			t.Errorf("%s has no vector: %v", name, err)
+			continue
+		}
+		if b, err := marshal(r.encode); err != nil || hex.EncodeToString(b) != vectors[name] {
+			t.Errorf("%s is now stored as %x, %v; it was %s", name, b, err, vectors[name])
+		}
+		got, err := r.decode(golden)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(r.want, got, cmp.AllowUnexported(Token{}, Value{}, requestRecord{})); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		// Every field of the record is set in the vector, so that none is
+		// forgotten; but for those of the other kind of usage.
+		fields := r.encode.ProtoReflect().Descriptor().Fields()
+		for n := range fields.Len() {
+			if f := fields.Get(n); !r.encode.ProtoReflect().Has(f) && name != "derived" {
+				t.Errorf("%s has no %s", name, f.Name())
+			}
+		}
+	}
+	// A record that is cut off or of garbage is an error and no panic.
+	for name, r := range goldenRecords() {
+		golden, err := hex.DecodeString(vectors[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.decode(golden[:len(golden)-1]); err == nil {
+			t.Errorf("%s without its last byte decodes", name)
+		}
+		if _, err := r.decode([]byte(strings.Repeat("\xff", 20))); err == nil {
+			t.Errorf("%s of garbage decodes", name)
+		}
+	}
+}
+
+type requestRecord = request
+
+// Keys are part of the format as well.
+func TestGoldenKeys(t *testing.T) {
+	cn := resourcename.Credential{Project: "p", ID: "c"}
+	principal := &Principal{Name: "projects/p/tokens/t", TokenUID: "uid"}
+	for got, want := range map[string]string{
+		keyProject(resourcename.Project{ID: "p"}):                                                                           "project/p",
+		keyCredential(cn):                                                                                                   "in/p/credential/c",
+		keyInjection(resourcename.Injection{Project: "p", ID: "i"}):                                                         "in/p/injection/i",
+		keyStore(resourcename.SecretStore{Project: "p", ID: "s"}):                                                           "in/p/store/s",
+		keyToken(resourcename.Token{Project: "p", ID: "t"}):                                                                 "in/p/token/t",
+		keyVersion("uid", 7):                                                                                                "version/uid/0000000007",
+		keyUsage(resourcename.Usage{Project: "p", Collection: resourcename.Credentials, Resource: "c", ID: "injections.i"}): "usage/p/credential/c/injections.i",
+		keyUsage(resourcename.Usage{Project: "p", Collection: resourcename.SecretStores, Resource: "s", ID: "u"}):           "usage/p/store/s/u",
+		keyValue(Locator{Project: "p", StoreUID: "uid", Path: "app/db", Version: 3}):                                        "value/p/uid/0f6a0e3f8d1f3d0c8e1e4a43a7f2a5b1",
+		keyRequest("p", principal, "CreateCredential", "r"):                                                                 "request/p/",
+		keyGuard("p"): "guard/p",
+		KeySeal:       "seal/keys",
+	} {
+		if got != want {
+			t.Errorf("key %s, want %s", got, want)
+		}
+	}
+	// No two callers, methods or ids share the key of a request.
+	seen := make(map[string]string)
+	for _, name := range []string{"a", "a b", "ab"} {
+		for _, uid := range []string{"", "b", "b c"} {
+			for _, method := range []string{"m", "m r", "b m"} {
+				for _, id := range []string{"r", "rr"} {
+					if name+uid == "ab" { // a name and a uid never run into each other: names end in an id, uids are of fixed length
+						continue
+					}
+					key := keyRequest("p", &Principal{Name: name, TokenUID: uid}, method, id)
+					what := strings.Join([]string{name, uid, method, id}, "|")
+					if other, ok := seen[key]; ok && name+uid != strings.Join(strings.Split(other, "|")[:2], "") {
+						t.Errorf("%s and %s share a key", what, other)
+					}
+					seen[key] = what
+				}
+			}
+		}
+	}
+}
