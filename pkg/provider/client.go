@@ -80,10 +80,10 @@ type Client struct {
 	lock    chan struct{}
 	session Session
 	closed  bool
-	// refused is what the last login came to, and logins how many there were, so
-	// that who waited for one which failed does not try the same again.
-	refused error
-	logins  atomic.Int64
+	// failed is what the last login came to, nil when it was good, and logins how
+	// many have failed, so that who waited for one does not try the same again.
+	failed error
+	logins atomic.Int64
 }
 
 // NewClient returns a client that opens its session with open, which is called
@@ -178,12 +178,22 @@ func (c *Client) hold(ctx context.Context) error {
 	}
 }
 
+// admission is a call that the breaker has let through.
+type admission struct {
+	probe bool
+	// logins is how many had failed before.
+	logins int64
+}
+
 func (c *Client) call(ctx context.Context, op string, f func(context.Context, Session) error) error {
 	start := time.Now()
-	probe, err := c.breaker.allow()
-	if err == nil {
-		err = c.attempts(ctx, op, f)
-		c.breaker.done(probe, err)
+	// Counted before the breaker is asked, which a failed login opens before it is
+	// counted: so none is missed.
+	a := &admission{logins: c.logins.Load()}
+	var err error
+	if a.probe, err = c.breaker.allow(); err == nil {
+		err = c.attempts(ctx, a, op, f)
+		c.breaker.done(a.probe, err)
 	}
 	c.policy.Metrics.count(c.policy.Provider, op, time.Since(start), err)
 	return err
@@ -191,7 +201,7 @@ func (c *Client) call(ctx context.Context, op string, f func(context.Context, Se
 
 // attempts makes a call until it has an answer, time is up or it was made often
 // enough.
-func (c *Client) attempts(ctx context.Context, op string, f func(context.Context, Session) error) error {
+func (c *Client) attempts(ctx context.Context, a *admission, op string, f func(context.Context, Session) error) error {
 	if err := c.limiter.Wait(ctx); err != nil {
 		// Only the caller's context ends it: a burst is at least one.
 		return errors.Join(context.DeadlineExceeded, ctx.Err())
@@ -199,7 +209,7 @@ func (c *Client) attempts(ctx context.Context, op string, f func(context.Context
 	bounded, cancel := context.WithTimeout(ctx, c.policy.Timeout)
 	defer cancel()
 	for n := 1; ; n++ {
-		err := c.once(bounded, op, f)
+		err := c.once(bounded, a, op, f)
 		switch {
 		case err == nil:
 			return nil
@@ -227,8 +237,8 @@ func (c *Client) attempts(ctx context.Context, op string, f func(context.Context
 	}
 }
 
-func (c *Client) once(ctx context.Context, op string, f func(context.Context, Session) error) error {
-	s, err := c.acquire(ctx)
+func (c *Client) once(ctx context.Context, a *admission, op string, f func(context.Context, Session) error) error {
+	s, err := c.acquire(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -244,8 +254,7 @@ func (c *Client) once(ctx context.Context, op string, f func(context.Context, Se
 }
 
 // acquire returns the session, opened if there is none.
-func (c *Client) acquire(ctx context.Context) (Session, error) {
-	before := c.logins.Load()
+func (c *Client) acquire(ctx context.Context, a *admission) (Session, error) {
 	if err := c.hold(ctx); err != nil {
 		return nil, err
 	}
@@ -256,22 +265,24 @@ func (c *Client) acquire(ctx context.Context) (Session, error) {
 	if c.session != nil {
 		return c.session, nil
 	}
-	if c.refused != nil && c.logins.Load() != before {
-		return nil, c.refused
+	if c.failed != nil && c.logins.Load() != a.logins {
+		return nil, c.failed
 	}
 	s, err := c.open(ctx)
-	c.logins.Add(1)
-	c.refused = nil
-	if err != nil {
-		err = normal("login", err)
-		if e, ok := errors.AsType[*Error](err); ok {
-			e.LoginLost = true
-			c.refused = e
-		}
-		return nil, err
+	c.failed = nil
+	if err == nil {
+		c.session = s
+		return s, nil
 	}
-	c.session = s
-	return s, nil
+	err = normal("login", err)
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.LoginLost = true
+		c.failed = e
+		c.breaker.done(a.probe, e)
+		a.probe = false
+		a.logins = c.logins.Add(1)
+	}
+	return nil, err
 }
 
 // drop forgets a session whose login is lost. Others may still be using it, and

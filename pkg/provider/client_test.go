@@ -317,29 +317,41 @@ func TestClientLoginFailsForAllWhoWait(t *testing.T) {
 	})
 }
 
-// A session whose login is lost is replaced.
+// A session whose login is lost is closed and replaced.
 func TestClientReopens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := providertest.NewStore(login)
-		s.Put("x", nil)
-		c := newClient(s, provider.Policy{MaxPause: time.Minute})
+		var all []*losing
+		c := provider.NewClient(func(context.Context) (provider.Session, error) {
+			all = append(all, &losing{})
+			return all[len(all)-1], nil
+		}, provider.Policy{Attempts: 1, MaxPause: time.Minute})
 		if err := fetch(t, c); err != nil {
 			t.Fatal(err)
 		}
-		s.SetLogin(login, false)
-		s.EndLogins()
-		if err := fetch(t, c); !errors.Is(err, provider.ErrRefused) {
-			t.Fatalf("error is %v", err)
+		all[0].lost = true
+		if err := fetch(t, c); !errors.Is(err, provider.ErrRefused) || !all[0].closed {
+			t.Fatalf("error is %v; closed: %t", err, all[0].closed)
 		}
-		s.SetLogin(login, true)
 		time.Sleep(time.Minute)
-		if err := fetch(t, c); err != nil {
-			t.Error(err)
-		}
-		if who, err := c.Identify(t.Context()); err != nil || who != "session 2" {
-			t.Errorf("Identify: %q, %v", who, err)
+		if err := fetch(t, c); err != nil || len(all) != 2 {
+			t.Errorf("%d sessions, %v", len(all), err)
 		}
 	})
+}
+
+// losing is a session that may lose its login.
+type losing struct{ lost, closed bool }
+
+func (l *losing) Fetch(context.Context, provider.Ref) (provider.Secret, error) {
+	if l.lost {
+		return provider.Secret{}, &provider.Error{Kind: provider.ErrRefused, Op: "login", LoginLost: true}
+	}
+	return provider.Secret{}, nil
+}
+
+func (l *losing) Close(context.Context) error {
+	l.closed = true
+	return nil
 }
 
 func TestClientRate(t *testing.T) {

@@ -65,8 +65,7 @@ func TestValidate(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			err := Validate(tt.path)
-			var refused *Error
-			if errors.As(err, &refused) {
+			if refused, ok := errors.AsType[*Error](err); ok {
 				if refused.Path != tt.path || refused.Reason != tt.want {
 					t.Errorf("Validate(%q) = %q, want %q", tt.path, refused.Reason, tt.want)
 				}
@@ -142,7 +141,7 @@ func FuzzValidate(f *testing.F) {
 		if !fs.ValidPath(p) || p == "." || !filepath.IsLocal(p) {
 			t.Fatalf("%q is allowed, and is no local path", p)
 		}
-		for _, element := range strings.Split(p, "/") {
+		for element := range strings.SplitSeq(p, "/") {
 			if strings.HasPrefix(element, "..") || len(element) > MaxElementBytes {
 				t.Fatalf("%q is allowed with element %q", p, element)
 			}

@@ -39,7 +39,7 @@ func TestCrashServer(t *testing.T) {
 	defer stopWatching()
 	watchers := make([]*watcher, nWatchers)
 	for i := range watchers {
-		w := &watcher{name: fmt.Sprintf("watcher-%d", i), c: s.client(), payload: i%2 == 0, h: h, whole: batchesWhole(writers)}
+		w := &watcher{name: fmt.Sprintf("watcher-%d", i), options: s.options(), payload: i%2 == 0, h: h, whole: batchesWhole(writers)}
 		watchers[i] = w
 		watching.Go(func() { w.run(watchCtx) })
 	}
@@ -54,11 +54,30 @@ func TestCrashServer(t *testing.T) {
 
 	began := time.Now()
 	for i := range kills {
+		before := make([]int, len(watchers))
+		for n, w := range watchers {
+			before[n] = w.streams()
+		}
 		s.start()
 		// Some starts are killed too.
-		if i%5 == 4 {
+		switch {
+		case i%5 == 4:
 			pause(ctx, 60*time.Millisecond)
-		} else if !await(ctx, acked, 1+rand.IntN(150)) {
+		case !await(ctx, acked, 1+rand.IntN(150)):
+			t.Errorf("no writes are acknowledged in cycle %d\n%s", i, tail(s.log))
+		case i%5 < 3:
+			// The watchers get the time to resume, and something to watch.
+			for n, w := range watchers {
+				eventually(t, w.name, func() error {
+					if w.streams() == before[n] {
+						return fmt.Errorf("is not synced in cycle %d; %v", i, h.all())
+					}
+					return nil
+				})
+			}
+			await(ctx, acked, rand.IntN(100))
+		}
+		if t.Failed() {
 			break
 		}
 		s.process.kill()
@@ -69,7 +88,7 @@ func TestCrashServer(t *testing.T) {
 	await(ctx, acked, 2*nWriters)
 	close(stop)
 	writing.Wait()
-	for _, f := range h.failures {
+	for _, f := range h.all() {
 		t.Error(f)
 	}
 	if t.Failed() {
@@ -90,14 +109,14 @@ func TestCrashServer(t *testing.T) {
 	for _, w := range watchers {
 		eventually(t, w.name, func() error {
 			if _, ok := w.all()[last]; !ok {
-				return fmt.Errorf("does not see the last credential; %v", h.failures)
+				return fmt.Errorf("does not see the last credential; %v", h.all())
 			}
 			return nil
 		})
 		compare(t, w.name, w.payload, w.all(), store)
-		resumes += w.resumes
-		if w.resumes < kills/2 {
-			t.Errorf("%s resumed %d times in %d crashes: too little to say anything", w.name, w.resumes, kills)
+		resumes += w.resumed()
+		if w.resumed() < kills/2 {
+			t.Errorf("%s resumed %d times in %d crashes: too little to say anything", w.name, w.resumed(), kills)
 		}
 	}
 	eventually(t, "the client's watcher", func() error {
@@ -113,7 +132,7 @@ func TestCrashServer(t *testing.T) {
 	compare(t, "the client's watcher", true, fromClient, store)
 	stopWatching()
 	watching.Wait()
-	for _, f := range h.failures {
+	for _, f := range h.all() {
 		t.Error(f)
 	}
 	s.process.stop(t)

@@ -34,6 +34,13 @@ func (h *history) fail(format string, args ...any) {
 	}
 }
 
+// all returns the failures.
+func (h *history) all() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.failures)
+}
+
 // say records that what is value; it is a failure when it was another.
 func (h *history) say(who, what, value string) (first bool) {
 	h.mu.Lock()

@@ -5,8 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
-
-	"google.golang.org/grpc"
+	"time"
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	"github.com/credstore/credstore/pkg/client"
@@ -23,7 +22,7 @@ type seen struct {
 // Watch across restarts: ordered, unique, atomic, resumable.
 type watcher struct {
 	name    string
-	c       *client.Client
+	options client.Options
 	payload bool
 	h       *history
 	// whole says what must be true of the state after every message; may be nil.
@@ -33,8 +32,8 @@ type watcher struct {
 	state    map[string]seen
 	token    string
 	revision uint64
-	synced   bool // a whole state was seen
-	resumes  int
+	synced   int // streams that came to synced
+	resumes  int // those of them that went on where another had ended
 }
 
 // run watches until ctx ends. It returns when a promise is broken.
@@ -45,6 +44,7 @@ func (w *watcher) run(ctx context.Context) {
 			w.h.fail("watcher %s: %v", w.name, err)
 			return
 		}
+		pause(ctx, 10*time.Millisecond)
 	}
 }
 
@@ -56,9 +56,15 @@ func (w *watcher) stream(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := w.c.Credentials.Watch(ctx, &credstorev1.WatchRequest{
+	// A connection of its own for each try: one that is tried again backs off.
+	c, err := client.Dial(w.options)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	stream, err := c.Credentials.Watch(ctx, &credstorev1.WatchRequest{
 		Parent: project, View: view, ResumeToken: w.token, Consumer: w.name,
-	}, grpc.WaitForReady(true))
+	})
 	if err != nil {
 		return nil //nolint:nilerr // the server was killed
 	}
@@ -106,7 +112,8 @@ func (w *watcher) stream(ctx context.Context) error {
 			}
 			syncedNow = true
 			w.mu.Lock()
-			w.state, w.synced = next, true
+			w.state = next
+			w.synced++
 			if resumed {
 				w.resumes++
 			}
@@ -154,11 +161,25 @@ func (w *watcher) apply(state map[string]seen, changes []*credstorev1.Change) er
 	return nil
 }
 
+// streams returns how many streams came to synced.
+func (w *watcher) streams() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.synced
+}
+
+// resumed returns how often the watcher has gone on where it was.
+func (w *watcher) resumed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.resumes
+}
+
 // all returns what the watcher has, once it has it all.
 func (w *watcher) all() map[string]seen {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.synced {
+	if w.synced == 0 {
 		return nil
 	}
 	return maps.Clone(w.state)

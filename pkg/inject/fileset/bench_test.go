@@ -26,7 +26,7 @@ func BenchmarkPublish(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer d.Close() //nolint:errcheck // measured elsewhere
+			defer d.Close()
 			for round := 0; b.Loop(); round++ {
 				for i := range files[:change] {
 					files[i].Content = fmt.Appendf(nil, "%08d%s", round, content[8:])
@@ -41,7 +41,7 @@ func BenchmarkPublish(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			defer dir.Close() //nolint:errcheck // only synced
+			defer dir.Close()
 			for round := 0; b.Loop(); round++ {
 				if err := floor(dir, round, n, content); err != nil {
 					b.Fatal(err)

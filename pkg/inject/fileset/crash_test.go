@@ -209,8 +209,7 @@ func failOnce(t *testing.T, old, next []File, f faults) {
 		t.Fatalf("Publish = %v, want ENOSPC", err)
 	}
 	has := oldOrNew(t, root, old, next)
-	var settle *SettleError
-	if errors.As(err, &settle) {
+	if _, ok := errors.AsType[*SettleError](err); ok {
 		if !cmp.Equal(viewOf(has), viewOf(next)) {
 			t.Fatalf("the old set is there, with %v", err)
 		}

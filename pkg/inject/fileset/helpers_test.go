@@ -71,7 +71,7 @@ func readSet(root string) (view, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer data.Close() //nolint:errcheck // only read
+	defer data.Close()
 	return readTree(data.FS())
 }
 
@@ -197,4 +197,5 @@ func stamps(t *testing.T, root string) map[string]string {
 	return got
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }

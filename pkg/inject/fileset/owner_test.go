@@ -109,14 +109,14 @@ func TestOwners(t *testing.T) {
 		change   Change
 	}{
 		{"left alone", nil, nil, "0:0", Change{Added: []string{"db/a"}}},
-		{"said, and the same", ptr(0), ptr(0), "0:0", Change{}},
-		{"both", ptr(1000), ptr(2000), "1000:2000", changed},
-		{"again", ptr(1000), ptr(2000), "1000:2000", Change{}},
-		{"user alone", ptr(1001), ptr(2000), "1001:2000", changed},
-		{"group alone", ptr(1001), ptr(2001), "1001:2001", changed},
-		{"group left alone", ptr(1001), nil, "1001:0", changed},
-		{"user left alone", nil, ptr(7), "0:7", changed},
-		{"largest", ptr(1<<32 - 2), ptr(1<<32 - 2), "4294967294:4294967294", changed},
+		{"said, and the same", new(0), new(0), "0:0", Change{}},
+		{"both", new(1000), new(2000), "1000:2000", changed},
+		{"again", new(1000), new(2000), "1000:2000", Change{}},
+		{"user alone", new(1001), new(2000), "1001:2000", changed},
+		{"group alone", new(1001), new(2001), "1001:2001", changed},
+		{"group left alone", new(1001), nil, "1001:0", changed},
+		{"user left alone", nil, new(7), "0:7", changed},
+		{"largest", new(1<<32 - 2), new(1<<32 - 2), "4294967294:4294967294", changed},
 	}
 	for _, tt := range tests {
 		d.disk.before = func(what op, name string) error {
@@ -154,7 +154,7 @@ func publishForRoot(root string) error {
 	if _, err := d.Publish(context.Background(), set("a", "old")); err != nil {
 		return err
 	}
-	_, err = d.Publish(context.Background(), []File{{Path: "a", Content: []byte("new")}, {Path: "b/c", UID: ptr(0), GID: ptr(0)}})
+	_, err = d.Publish(context.Background(), []File{{Path: "a", Content: []byte("new")}, {Path: "b/c", UID: new(0), GID: new(0)}})
 	var refused *OwnerError
 	if !errors.As(err, &refused) || refused.Path != "b/c" || refused.UID != 0 || refused.GID != 0 || !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("publish for root as user %d: %w", os.Geteuid(), err)
@@ -180,7 +180,7 @@ func publishForGroup(root string) error {
 	if err != nil {
 		return err
 	}
-	files := []File{{Path: "a", Mode: 0o440, UID: ptr(nobody), GID: ptr(others)}}
+	files := []File{{Path: "a", Mode: 0o440, UID: new(nobody), GID: new(others)}}
 	if _, err := d.Publish(context.Background(), files); err != nil {
 		return err
 	}
@@ -259,8 +259,8 @@ func publishForNobody(root string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // the process ends
-	files := []File{{Path: "a", Content: []byte("1"), UID: ptr(nobody), GID: ptr(nobody)}, {Path: "b", Content: []byte("1"), UID: ptr(nobody)}}
+	defer d.Close()
+	files := []File{{Path: "a", Content: []byte("1"), UID: new(nobody), GID: new(nobody)}, {Path: "b", Content: []byte("1"), UID: new(nobody)}}
 	if _, err := d.Publish(context.Background(), files); err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func TestPublishFollowsTheSet(t *testing.T) {
 	defer goleak.VerifyNone(t)
 	root := filepath.Join(t.TempDir(), "not", "there", "yet")
 	d := mustOpen(t, root, atOnce)
-	defer d.Close() //nolint:errcheck // before goleak looks
+	defer d.Close()
 	steps := []struct {
 		name  string
 		files []File
@@ -84,7 +84,7 @@ func TestNothingIsTouchedWhenNothingChanged(t *testing.T) {
 	files := []File{
 		{Path: "a", Content: []byte("1")},
 		{Path: "db/b", Content: []byte("2"), Mode: 0o440},
-		{Path: "db/c", Mode: 0o600, UID: ptr(os.Getuid()), GID: ptr(os.Getgid())},
+		{Path: "db/c", Mode: 0o600, UID: new(os.Getuid()), GID: new(os.Getgid())},
 	}
 	d := mustOpen(t, root, Options{})
 	mustPublish(t, d, files)
@@ -122,7 +122,7 @@ func TestUnchangedFilesKeepTheirInode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer old.Close() //nolint:errcheck // only read
+	defer old.Close()
 	mustPublish(t, d, []File{{Path: "stays", Content: []byte("1")}, {Path: "mode", Content: []byte("1"), Mode: 0o444}, {Path: "content", Content: []byte("2")}})
 	for name, want := range map[string]bool{"stays": true, "mode": false, "content": false} {
 		after, err := os.Stat(filepath.Join(root, name))
@@ -298,8 +298,8 @@ func TestBadSetsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 		{"set-user-id", []File{{Path: "a", Mode: 0o755 | fs.ModeSetuid}}, &FileError{Path: "a", Field: "mode"}},
 		{"unix set-user-id bits", []File{{Path: "a", Mode: 0o4755}}, &FileError{Path: "a", Field: "mode"}},
 		{"directory", []File{{Path: "a", Mode: 0o755 | fs.ModeDir}}, &FileError{Path: "a", Field: "mode"}},
-		{"negative user", []File{{Path: "a", UID: ptr(-1)}}, &FileError{Path: "a", Field: "uid"}},
-		{"group that means none", []File{{Path: "a", GID: ptr(1<<32 - 1)}}, &FileError{Path: "a", Field: "gid"}},
+		{"negative user", []File{{Path: "a", UID: new(-1)}}, &FileError{Path: "a", Field: "uid"}},
+		{"group that means none", []File{{Path: "a", GID: new(1<<32 - 1)}}, &FileError{Path: "a", Field: "gid"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -433,7 +433,7 @@ func TestCurrentIsWhatIsOnTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = mustOpen(t, root, Options{})
-	uid, gid := ptr(os.Geteuid()), ptr(os.Getegid())
+	uid, gid := new(os.Geteuid()), new(os.Getegid())
 	want := map[string]File{
 		"a":    {Path: "a", Content: []byte("1"), Mode: 0o440, UID: uid, GID: gid},
 		"db/b": {Path: "db/b", Content: []byte{}, Mode: DefaultMode, UID: uid, GID: gid},
@@ -478,7 +478,7 @@ func TestReplacedSetLingers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer reader.Close() //nolint:errcheck // only read
+		defer reader.Close()
 		mustPublish(t, d, next)
 
 		checkView(t, root, next)

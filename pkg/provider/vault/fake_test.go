@@ -56,7 +56,7 @@ type fakeToken struct {
 const (
 	roleID    = "role-id-4b1f"
 	secretID  = "secret-id-canary-91c7"
-	userToken = "hvs.user-token-canary-5e02"
+	userToken = "user-token-canary-5e02"
 )
 
 func newFake(t *testing.T) *fake {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -355,6 +356,26 @@ func TestForbiddenPathDoesNotLogInAgain(t *testing.T) {
 				t.Errorf("%d logins", n)
 			}
 		})
+	}
+}
+
+// Those who find a token dead at the same time log in once.
+func TestTokenEndsForAll(t *testing.T) {
+	f := newFake(t)
+	f.put("x", map[string]any{"k": "v"})
+	s := f.open(t, appRoleLogin(t, roleID, secretID, ""))
+	f.endLogins()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if v, err := read(s, "x"); err != nil || v != "v" {
+				t.Errorf("read: %q, %v", v, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.seen("PUT /v1/auth/approle/login"); n != 2 {
+		t.Errorf("%d logins; want the first and one more", n)
 	}
 }
 

@@ -166,6 +166,7 @@ func (b *bareSQLite) commit(ctx context.Context, insert *sql.Stmt, group []bareW
 	}
 	defer func() { _ = tx.Rollback() }()
 	stmt := tx.StmtContext(ctx, insert)
+	defer func() { _ = stmt.Close() }()
 	for _, w := range group {
 		if _, err := stmt.ExecContext(ctx, w.key, w.blob); err != nil {
 			return err

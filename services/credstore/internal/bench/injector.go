@@ -26,7 +26,7 @@ func measureInjector(ctx context.Context, r *report, _ time.Duration) error {
 	}
 	defer func() { _ = p.close() }()
 	binary := filepath.Join(p.dir, "injector")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags=-s -w", "-o", binary, "github.com/credstore/credstore/services/injector")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags=-s -w", "-o", binary, "github.com/credstore/credstore/services/injector") //nolint:gosec // our own
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -55,7 +55,7 @@ func measureInjector(ctx context.Context, r *report, _ time.Duration) error {
 	}
 	root := filepath.Join(p.dir, "injected")
 	run, stop := context.WithCancel(ctx)
-	cmd := exec.CommandContext(run, binary, "run", "--address", p.server.GRPCAddr(), "--ca", app.Dir(p.dir).CA(),
+	cmd := exec.CommandContext(run, binary, "run", "--address", p.server.GRPCAddr(), "--ca", app.Dir(p.dir).CA(), //nolint:gosec // our own
 		"--token-file", p.tokenFile("workload"), "--root", root, "--http-listen", "127.0.0.1:0", "--workload", "bench")
 	if err := cmd.Start(); err != nil {
 		stop()

@@ -47,7 +47,7 @@ func startProfile(path string) (stop func(), err error) {
 	if path == "" {
 		return func() {}, nil
 	}
-	f, err := os.Create(path) //nolint:gosec // a path of the user's
+	f, err := os.Create(path)
 	if err != nil {
 		return nil, err
 	}

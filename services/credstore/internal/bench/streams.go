@@ -24,14 +24,14 @@ const changes = 20
 
 // watchers is many streams with a connection each.
 type watchers struct {
-	arrived chan error
+	arrived chan struct{}
 	closers []func() error
 	n       int
 }
 
 // open starts n watches and waits until each is synced.
 func openWatchers(ctx context.Context, n int, dial func() (grpc.ClientConnInterface, func() error, error)) (*watchers, error) {
-	w := &watchers{arrived: make(chan error, n), n: n}
+	w := &watchers{arrived: make(chan struct{}, n), n: n}
 	for range n {
 		conn, closer, err := dial()
 		if err != nil {
@@ -58,7 +58,7 @@ func openWatchers(ctx context.Context, n int, dial func() (grpc.ClientConnInterf
 					return
 				}
 				if m.GetCommit() != nil {
-					w.arrived <- nil
+					w.arrived <- struct{}{}
 				}
 			}
 		}()

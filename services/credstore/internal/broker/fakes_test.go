@@ -34,6 +34,7 @@ type domain struct {
 	values  map[core.Locator]core.ValueUpdate
 	commits []core.ValueUpdate
 	opened  int   // calls of StoreLogin
+	puts    int   // calls of PutValue
 	putErr  error // what PutValue answers
 	loginEr error // what StoreLogin answers
 }
@@ -61,12 +62,10 @@ func (d *domain) StoreLogin(_ context.Context, name resourcename.SecretStore) (*
 	return &core.SecretStore{Name: name, Vault: &core.VaultProvider{}}, 1, p, err
 }
 
-func (d *domain) PutValue(ctx context.Context, l core.Locator, u core.ValueUpdate) (bool, error) {
+func (d *domain) PutValue(_ context.Context, l core.Locator, u core.ValueUpdate) (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
+	d.puts++
 	if d.putErr != nil {
 		return false, d.putErr
 	}

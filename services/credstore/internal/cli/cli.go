@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,8 +41,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return exitOK
 	}
 	_, _ = fmt.Fprintf(s.Err, "credstore: %s\n", describe(err))
-	var bad usageError
-	if errors.As(err, &bad) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
 	return exitError
@@ -49,24 +49,25 @@ func Run(ctx context.Context, args []string, s Streams) int {
 
 // describe says what went wrong as a person wants to read it.
 func describe(err error) string {
-	var inUse *client.InUseError
-	if errors.As(err, &inUse) {
-		text := err.Error()
+	if inUse, ok := errors.AsType[*client.InUseError](err); ok {
+		var text strings.Builder
+		text.WriteString(err.Error())
 		for _, u := range inUse.Usages {
-			text += fmt.Sprintf("\n  %s  %s", u.GetSource(), u.GetUser())
+			text.WriteString(fmt.Sprintf("\n  %s  %s", u.GetSource(), u.GetUser()))
 		}
 		for _, c := range inUse.Consumers {
-			text += fmt.Sprintf("\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion())
+			text.WriteString(fmt.Sprintf("\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion()))
 		}
-		return text
+		return text.String()
 	}
 	var invalid *client.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Violations) > 0 {
-		text := "the server refuses the request:"
+		var text strings.Builder
+		text.WriteString("the server refuses the request:")
 		for _, v := range invalid.Violations {
-			text += fmt.Sprintf("\n  %s: %s", v.Field, v.Description)
+			text.WriteString(fmt.Sprintf("\n  %s: %s", v.Field, v.Description))
 		}
-		return text
+		return text.String()
 	}
 	return err.Error()
 }

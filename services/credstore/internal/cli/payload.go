@@ -167,11 +167,11 @@ func trimNewline(b []byte) []byte {
 
 func prompt(s Streams, what string) ([]byte, error) {
 	f, ok := s.In.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor fits an int
+	if !ok || !term.IsTerminal(int(f.Fd())) {
 		return nil, usageError{fmt.Errorf("standard input is no terminal to ask for %s at: use --secret %s=- or %s=@FILE", what, what, what)}
 	}
 	_, _ = fmt.Fprintf(s.Err, "%s: ", what)
-	b, err := term.ReadPassword(int(f.Fd())) //nolint:gosec // a file descriptor fits an int
+	b, err := term.ReadPassword(int(f.Fd()))
 	_, _ = fmt.Fprintln(s.Err)
 	return b, err
 }
@@ -180,7 +180,7 @@ func prompt(s Streams, what string) ([]byte, error) {
 func readInput(s Streams, name string) ([]byte, error) {
 	in := s.In
 	if name != "-" {
-		f, err := os.Open(name) //nolint:gosec // a path of the user's
+		f, err := os.Open(name)
 		if err != nil {
 			return nil, err
 		}

@@ -88,7 +88,7 @@ func newStore(c *connection) *cobra.Command {
 			} else {
 				v := &credstorev1.VaultProvider{Address: address, Mount: mount, Namespace: namespace}
 				if ca != "" {
-					b, err := os.ReadFile(ca) //nolint:gosec // a path of the user's
+					b, err := os.ReadFile(ca)
 					if err != nil {
 						return err
 					}

@@ -188,16 +188,16 @@ func TestGoldenKeys(t *testing.T) {
 	cn := resourcename.Credential{Project: "p", ID: "c"}
 	principal := &Principal{Name: "projects/p/tokens/t", TokenUID: "uid"}
 	for got, want := range map[string]string{
-		keyProject(resourcename.Project{ID: "p"}):                                                                           "project/p",
-		keyCredential(cn):                                                                                                   "in/p/credential/c",
-		keyInjection(resourcename.Injection{Project: "p", ID: "i"}):                                                         "in/p/injection/i",
-		keyStore(resourcename.SecretStore{Project: "p", ID: "s"}):                                                           "in/p/store/s",
-		keyToken(resourcename.Token{Project: "p", ID: "t"}):                                                                 "in/p/token/t",
-		keyVersion("uid", 7):                                                                                                "version/uid/0000000007",
+		keyProject(resourcename.Project{ID: "p"}):                   "project/p",
+		keyCredential(cn):                                           "in/p/credential/c",
+		keyInjection(resourcename.Injection{Project: "p", ID: "i"}): "in/p/injection/i",
+		keyStore(resourcename.SecretStore{Project: "p", ID: "s"}):   "in/p/store/s",
+		keyToken(resourcename.Token{Project: "p", ID: "t"}):         "in/p/token/t",
+		keyVersion("uid", 7):                                        "version/uid/0000000007",
 		keyUsage(resourcename.Usage{Project: "p", Collection: resourcename.Credentials, Resource: "c", ID: "injections.i"}): "usage/p/credential/c/injections.i",
 		keyUsage(resourcename.Usage{Project: "p", Collection: resourcename.SecretStores, Resource: "s", ID: "u"}):           "usage/p/store/s/u",
-		keyValue(Locator{Project: "p", StoreUID: "uid", Path: "app/db", Version: 3}):                                        "value/p/uid/0f6a0e3f8d1f3d0c8e1e4a43a7f2a5b1",
-		keyRequest("p", principal, "CreateCredential", "r"):                                                                 "request/p/",
+		keyValue(Locator{Project: "p", StoreUID: "uid", Path: "app/db", Version: 3}):                                        "value/p/uid/05ec7f395b5122d3896330a943bf6d23",
+		keyRequest("p", principal, "CreateCredential", "r"):                                                                 "request/p/83ea16e912bebc040bc5e6d9d4bc9a2a",
 		keyGuard("p"): "guard/p",
 		KeySeal:       "seal/keys",
 	} {
@@ -211,12 +211,9 @@ func TestGoldenKeys(t *testing.T) {
 		for _, uid := range []string{"", "b", "b c"} {
 			for _, method := range []string{"m", "m r", "b m"} {
 				for _, id := range []string{"r", "rr"} {
-					if name+uid == "ab" { // a name and a uid never run into each other: names end in an id, uids are of fixed length
-						continue
-					}
 					key := keyRequest("p", &Principal{Name: name, TokenUID: uid}, method, id)
 					what := strings.Join([]string{name, uid, method, id}, "|")
-					if other, ok := seen[key]; ok && name+uid != strings.Join(strings.Split(other, "|")[:2], "") {
+					if other, ok := seen[key]; ok {
 						t.Errorf("%s and %s share a key", what, other)
 					}
 					seen[key] = what

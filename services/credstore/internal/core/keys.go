@@ -101,7 +101,7 @@ func keyValue(l Locator) string {
 // keyRequest is separate for each principal and method, so that callers cannot
 // collide with, or probe for, each other's ids.
 func keyRequest(project string, principal *Principal, method, id string) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %d %s %s", len(principal.Name)+len(principal.TokenUID), principal.Name+principal.TokenUID, len(method), method, id))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %d %s %d %s %s", len(principal.Name), principal.Name, len(principal.TokenUID), principal.TokenUID, len(method), method, id))
 	return prefixRequest + project + "/" + hex.EncodeToString(sum[:16])
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -347,11 +346,4 @@ func decodeToken(name resourcename.Token, b []byte, rev Revision) (*Token, error
 		t.Credentials = append(t.Credentials, n)
 	}
 	return t, nil
-}
-
-// projectOfKey says whose request, value or usage a key belongs to.
-func projectOfKey(key string) string {
-	_, rest, _ := strings.Cut(key, "/")
-	p, _, _ := strings.Cut(rest, "/")
-	return p
 }

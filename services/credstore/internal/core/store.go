@@ -224,7 +224,7 @@ func (s *Store) take(ctx context.Context, commits []Commit) error {
 		if len(payloads) == 0 {
 			return nil
 		}
-		return s.recordPush(ctx, payloads, ids, u.rev)
+		return s.recordPush(ctx, payloads, slices.Clone(ids), u.rev) // the hub reuses ids; an Auditor may keep them
 	})
 	if err != nil && !errors.Is(err, fanout.ErrClosed) {
 		// Those that should have been named catch up, and record it, themselves.

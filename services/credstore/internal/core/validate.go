@@ -1,7 +1,6 @@
 package core
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
 )
 
@@ -84,18 +82,6 @@ func validLabelKey(k string) bool {
 		case i == 0 && !letter, i == len(k)-1 && !letter && !digit, !letter && !digit && !mark:
 			return false
 		}
-	}
-	return true
-}
-
-// checkPayload turns the payload package's violations into ours.
-func (v *invalid) checkPayloadError(err error) bool {
-	var ve *credential.ValidationError
-	if !errors.As(err, &ve) {
-		return false
-	}
-	for _, x := range ve.Violations {
-		v.add(x.Field, "%s", x.Description)
 	}
 	return true
 }

@@ -6,4 +6,4 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func datasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) } //nolint:gosec // a file descriptor fits an int
+func datasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }

@@ -61,7 +61,7 @@ type Hop struct {
 	conn     *grpc.ClientConn
 	stream   grpc.ClientStream
 	messages chan []byte
-	served   chan error
+	stopped  chan struct{}
 	cancel   context.CancelFunc
 }
 
@@ -75,7 +75,7 @@ func NewHop(cert *tls.Certificate, roots *x509.CertPool, serverName string) (*Ho
 	if err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}
-	h := &Hop{messages: make(chan []byte), served: make(chan error, 1)}
+	h := &Hop{messages: make(chan []byte), stopped: make(chan struct{})}
 	serverOpts := []grpc.ServerOption{grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window)}
 	clientCreds := insecure.NewCredentials()
 	if cert != nil {
@@ -88,7 +88,10 @@ func NewHop(cert *tls.Certificate, roots *x509.CertPool, serverName string) (*Ho
 		HandlerType: (*any)(nil),
 		Streams:     []grpc.StreamDesc{{StreamName: "Stream", ServerStreams: true, Handler: h.serve}},
 	}, nil)
-	go func() { h.served <- h.server.Serve(lis) }()
+	go func() {
+		defer close(h.stopped)
+		_ = h.server.Serve(lis) // what it says is said by the calls that fail
+	}()
 	ctx, cancel := context.WithCancel(context.Background())
 	h.cancel = cancel
 	if err := h.open(ctx, lis.Addr().String(), clientCreds); err != nil {
@@ -140,7 +143,7 @@ func (h *Hop) Send(n int) (time.Duration, error) {
 	start := time.Now()
 	select {
 	case h.messages <- b:
-	case <-h.served:
+	case <-h.stopped:
 		return 0, errors.New("floor: the server has stopped")
 	case <-time.After(10 * time.Second):
 		return 0, errors.New("floor: the stream was not opened within 10 s")

@@ -180,7 +180,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // hold what was being handled.
 func (h *handler) panicked(w http.ResponseWriter, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-		panic(p) // how a handler says that the connection is to be cut
+		panic(p) //nolint:forbidigo // how a handler says that the connection is to be cut
 	}
 	h.cfg.Logger.Error("panic in the gateway", "method", r.Method, "type", fmt.Sprintf("%T", p), "stack", stack())
 	(&refusal{

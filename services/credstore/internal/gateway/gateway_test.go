@@ -622,7 +622,7 @@ func TestStreamComesLineByLine(t *testing.T) {
 	}
 	s := &watcher{request: make(chan *credstorev1.WatchRequest, 1), events: make(chan *credstorev1.WatchResponse, 1), end: ended.Err()}
 	s.events <- &credstorev1.WatchResponse{Event: &credstorev1.WatchResponse_Reset_{Reset_: &credstorev1.WatchResponse_Reset{}}, Revision: 7}
-	resp := watch(t, startWatch(t, s))
+	resp := watch(t, startWatch(t, s)) //nolint:bodyclose // watch closes it when the test ends
 	want := &credstorev1.WatchRequest{Parent: "projects/p", View: credstorev1.WatchRequest_PAYLOAD, Names: []string{"a", "b"}, HeartbeatInterval: durationpb.New(5e9)}
 	if got := <-s.request; !proto.Equal(got, want) {
 		t.Errorf("request is %v, want %v", got, want)
@@ -743,7 +743,7 @@ func TestStreamOutlivesTimeouts(t *testing.T) {
 func TestStreamThatFailsAtOnce(t *testing.T) {
 	s := &watcher{request: make(chan *credstorev1.WatchRequest, 1), events: make(chan *credstorev1.WatchResponse), end: status.Error(codes.InvalidArgument, "bad token")}
 	close(s.events)
-	resp := watch(t, startWatch(t, s))
+	resp := watch(t, startWatch(t, s)) //nolint:bodyclose // watch closes it when the test ends
 	var a answer
 	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil {
 		t.Fatal(err)

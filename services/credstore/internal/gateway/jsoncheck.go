@@ -87,7 +87,7 @@ func (c *checker) message(m protoreflect.MessageDescriptor, path string, depth i
 		}
 		seen[f.Number()] = true
 		if c.scan.next() == 'n' { // null is the same as absent
-			_, err := c.scan.literal()
+			err := c.scan.literal()
 			return err
 		}
 		if o := f.ContainingOneof(); o != nil && !o.IsSynthetic() {
@@ -175,7 +175,7 @@ func (c *checker) value(f protoreflect.FieldDescriptor, path string, depth int) 
 		if first != 't' && first != 'f' {
 			return c.wrong(path, "true or false", depth)
 		}
-		_, err := c.scan.literal()
+		err := c.scan.literal()
 		return err
 	case protoreflect.EnumKind:
 		if first != '"' {
@@ -246,7 +246,7 @@ func (c *checker) skip(depth int) error {
 		_, err := c.scan.number()
 		return err
 	}
-	_, err := c.scan.literal()
+	err := c.scan.literal()
 	return err
 }
 

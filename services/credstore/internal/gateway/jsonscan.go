@@ -57,15 +57,15 @@ func (s *scanner) end() error {
 }
 
 // literal reads true, false or null.
-func (s *scanner) literal() (string, error) {
+func (s *scanner) literal() error {
 	s.next()
 	for _, word := range [...]string{"true", "false", "null"} {
 		if end := s.pos + len(word); end <= len(s.data) && string(s.data[s.pos:end]) == word {
 			s.pos = end
-			return word, nil
+			return nil
 		}
 	}
-	return "", s.fail()
+	return s.fail()
 }
 
 // number reads a number and returns it as it is written.

@@ -109,7 +109,7 @@ func (r *route) parseTemplate(template string) error {
 		rest, r.verb = rest[:i], rest[i+1:]
 	}
 	variable := ""
-	for _, element := range strings.Split(rest, "/") {
+	for element := range strings.SplitSeq(rest, "/") {
 		if begin, ok := strings.CutPrefix(element, "{"); ok {
 			name, first, ok := strings.Cut(begin, "=")
 			if !ok || variable != "" {

@@ -32,9 +32,10 @@ type method struct {
 
 // call is one RPC on its way through the steps.
 type call struct {
-	method *method
-	impl   any
-	stream *serverStream
+	method  *method
+	impl    any
+	stream  *serverStream
+	arrival arrival
 	// principal is who is calling, once that is known, for the log.
 	principal string
 }
@@ -50,7 +51,7 @@ func (s *Server) steps() []func(next handler) handler {
 		s.admit,        // not while shutting down, and not too many at once
 		s.authenticate, // the principal
 		s.throttle,     // not too many by one principal
-		//        // streams end with their token and with the server
+		s.hold,         // streams end with their token and with the server
 	}
 }
 
@@ -128,7 +129,7 @@ func (s *Server) contain(next handler) handler {
 			if p := recover(); p != nil {
 				s.metrics.panics.Inc()
 				s.log.LogAttrs(ctx, slog.LevelError, "panic in a call", slog.String("method", c.method.name),
-					slog.String("callId", core.CallID(ctx)), slog.String("type", fmt.Sprintf("%T", p)), slog.String("stack", string(debug.Stack())))
+					slog.String("callId", core.CallID(ctx)), slog.String("type", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 				err = errPanic
 			}
 		}()
@@ -185,8 +186,13 @@ func (s *Server) throttle(next handler) handler {
 	}
 }
 
+// linger is how long a stream that is to end may take to say so to its client.
+const linger = time.Second
+
 // hold ends a stream when its token is deleted or expires, and when the server
-// stops. Calls end by their deadline, which is set when they arrive.
+// stops: first its context, and with it what waits in the domain; a second later
+// what still waits for a client that neither reads nor sends. Calls end by their
+// deadline, which is set when they arrive.
 func (s *Server) hold(next handler) handler {
 	return func(ctx context.Context, c *call) error {
 		p := core.PrincipalFrom(ctx)
@@ -200,6 +206,17 @@ func (s *Server) hold(next handler) handler {
 			return err
 		}
 		defer release()
+		returned := make(chan struct{})
+		defer close(returned)
+		defer context.AfterFunc(ctx, func() {
+			t := time.NewTimer(linger)
+			defer t.Stop()
+			select {
+			case <-t.C:
+				c.arrival.cut()
+			case <-returned:
+			}
+		})()
 		err = next(ctx, c)
 		// Whatever noticed the end first, the reason for it is the answer.
 		if err != nil && ctx.Err() != nil {

@@ -73,7 +73,7 @@ func (s *Server) handle(impl any, stream grpc.ServerStream) error {
 	if a.over != nil {
 		defer a.over()
 	}
-	return s.serve(ctx, &call{method: m, impl: impl, stream: &serverStream{ServerStream: stream, opened: a.opened}})
+	return s.serve(ctx, &call{method: m, impl: impl, arrival: a, stream: &serverStream{ServerStream: stream, opened: a.opened}})
 }
 
 // unknownMethod is what a call of something else is answered, after the steps.
@@ -84,7 +84,8 @@ func unknownMethod(any, *serverStream) error {
 // arrival is what arrive started.
 type arrival struct {
 	opened func() // to be called when the first message has come, unless nil
-	over   func() // to be called when the handler has returned
+	over   func() // to be called when the handler has returned, unless nil
+	cut    func() // ends a stream at the transport
 }
 
 type arrivalKey struct{}
@@ -99,7 +100,8 @@ func (s *Server) arrive(ctx context.Context, info *tap.Info) (context.Context, e
 	if m, ok := s.methods[info.FullMethodName]; ok && m.stream {
 		bounded, cancel := context.WithCancelCause(ctx)
 		timer := time.AfterFunc(s.cfg.Limits.OpenTimeout, func() { cancel(errNotOpened) })
-		a = arrival{opened: func() { timer.Stop() }, over: func() { timer.Stop(); cancel(nil) }}
+		cut := func() { timer.Stop(); cancel(nil) }
+		a = arrival{opened: func() { timer.Stop() }, over: cut, cut: cut}
 		return context.WithValue(bounded, arrivalKey{}, a), nil
 	}
 	most := defaultDeadline

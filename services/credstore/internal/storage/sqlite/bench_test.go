@@ -135,7 +135,7 @@ func benchmarkBare(b *testing.B, rows int) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		in := tx.Stmt(insert)
+		in := tx.Stmt(insert) //nolint:sqlclosecheck // its transaction closes it
 		for range rows {
 			if _, err := in.Exec(value); err != nil {
 				b.Fatal(err)

@@ -39,7 +39,7 @@ func encodeBlock(commits []core.Commit) []byte {
 	b = binary.AppendUvarint(b, uint64(len(commits)))
 	for _, c := range commits {
 		b = binary.BigEndian.AppendUint64(b, c.Nonce)
-		b = binary.BigEndian.AppendUint64(b, uint64(c.Time.UnixNano())) //nolint:gosec // the bits, both ways
+		b = binary.BigEndian.AppendUint64(b, uint64(c.Time.UnixNano()))
 		b = binary.AppendUvarint(b, uint64(len(c.Changes)))
 		for _, ch := range c.Changes {
 			n := uint64(len(ch.Key)) << 1
@@ -67,7 +67,7 @@ func decodeBlock(b []byte, last core.Revision) ([]core.Commit, error) {
 	commits := make([]core.Commit, 0, n)
 	for i := range n {
 		c := core.Commit{Revision: core.Revision(first + i), Nonce: d.uint64()}
-		c.Time = time.Unix(0, int64(d.uint64())).UTC() //nolint:gosec // the bits, both ways
+		c.Time = time.Unix(0, int64(d.uint64())).UTC()
 		changes := d.uvarint()
 		if changes == 0 || changes > uint64(len(d.b)) {
 			return nil, fmt.Errorf("log block %d is cut short or holds an empty commit: %w", last, ErrCorrupt)

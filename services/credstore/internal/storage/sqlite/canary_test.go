@@ -126,7 +126,7 @@ func plainTable(t *testing.T, seed uint64, live map[string]bool) map[string]bool
 // traffic makes new keys, overwrites and deletes them, and keeps in live the
 // marks of what is there.
 func traffic(steps int, seed uint64, live map[string]bool, put func(string, []byte) error, del func(string) error, fatal func(error)) {
-	r := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // repeatable
+	r := rand.New(rand.NewPCG(seed, 2))
 	var keys []string
 	marks := map[string]string{}
 	for i := range steps {
@@ -181,7 +181,7 @@ func scanFiles(t *testing.T, dir string) map[string]bool {
 	}
 	found := map[string]bool{}
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // our own
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}

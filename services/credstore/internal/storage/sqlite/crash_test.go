@@ -267,7 +267,7 @@ func TestSyncBeforeAcknowledgement(t *testing.T) {
 				}
 				t.Skipf("strace does not work here: %v", err)
 			}
-			log, err := os.ReadFile(trace) //nolint:gosec // our own
+			log, err := os.ReadFile(trace)
 			if err != nil {
 				t.Fatal(err)
 			}

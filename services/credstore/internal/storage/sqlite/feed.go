@@ -215,7 +215,7 @@ func (r *reader) history(x *index, pos, newest core.Revision) (commits []core.Co
 		if err := r.compacted.one(nil, &compacted); err != nil {
 			return err
 		}
-		if pos < core.Revision(compacted) { //nolint:gosec // not negative
+		if pos < core.Revision(compacted) {
 			return fmt.Errorf("feed at %d, compacted is %d: %w", pos, compacted, core.ErrCompacted)
 		}
 		if err := r.blocks.each(func(row []driver.Value) error {
@@ -227,7 +227,7 @@ func (r *reader) history(x *index, pos, newest core.Revision) (commits []core.Co
 			if len(commits) >= replayCommits {
 				return nil
 			}
-			decoded, err := decodeBlock(block, core.Revision(last)) //nolint:gosec // not negative
+			decoded, err := decodeBlock(block, core.Revision(last))
 			if err != nil {
 				return err
 			}
@@ -241,7 +241,7 @@ func (r *reader) history(x *index, pos, newest core.Revision) (commits []core.Co
 				commits = append(commits, c)
 			}
 			return nil
-		}, int64(pos), int64(replayBlocks)); err != nil { //nolint:gosec // far below 2^63
+		}, int64(pos), int64(replayBlocks)); err != nil {
 			return err
 		}
 		if len(commits) == 0 {

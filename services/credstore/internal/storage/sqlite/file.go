@@ -36,7 +36,7 @@ func resolve(path string) (string, error) {
 // and makes a missing one. The caller holds the lock, so no connection of this
 // process can have the file open (closing it here would drop SQLite's locks).
 func prepareFile(path string, newest int, busy time.Duration) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // the operator names the path
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return createFile(path)
 	}
@@ -61,7 +61,7 @@ func prepareFile(path string, newest int, busy time.Duration) error {
 }
 
 func createFile(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the operator names the path
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -88,8 +88,8 @@ func checkHeader(f *os.File, newest int) (sure bool, err error) {
 	if _, err := io.ReadFull(f, header[:]); err != nil || string(header[:16]) != "SQLite format 3\x00" {
 		return false, fmt.Errorf("no SQLite header: %w", ErrNotStore)
 	}
-	version := int64(int32(binary.BigEndian.Uint32(header[60:]))) //nolint:gosec // signed in the file
-	app := int64(int32(binary.BigEndian.Uint32(header[68:])))     //nolint:gosec // signed in the file
+	version := int64(int32(binary.BigEndian.Uint32(header[60:])))
+	app := int64(int32(binary.BigEndian.Uint32(header[68:])))
 	// A file without marks is ours only when it has no tables either, which
 	// the header does not tell.
 	return app != 0 || version != 0, checkMarks(version, app, newest, true)
@@ -125,7 +125,7 @@ func probe(path string, newest int, busy time.Duration) error {
 
 // syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
-	d, err := os.Open(dir) //nolint:gosec // the operator names the path
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

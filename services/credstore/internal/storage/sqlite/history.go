@@ -29,7 +29,7 @@ func (w *writer) wantCompacted(r *request) {
 // historyGoal lets go of the commits that are too many, once an eighth of the
 // limit or a step is worth it.
 func (w *writer) historyGoal() {
-	pos, limit := w.s.newest.Load(), core.Revision(w.s.opts.HistoryCommits) //nolint:gosec // not negative
+	pos, limit := w.s.newest.Load(), core.Revision(w.s.opts.HistoryCommits)
 	if pos.rev-pos.compacted > limit+min(limit/8, trimBlocks) {
 		w.trimGoal = max(w.trimGoal, pos.rev-limit)
 	}
@@ -73,10 +73,10 @@ func (w *writer) trimStep() bool {
 	at, err := w.commitAt(through)
 	if err == nil {
 		err = w.transaction(func() error {
-			if err := w.trimLog.run(int64(through)); err != nil { //nolint:gosec // far below 2^63
+			if err := w.trimLog.run(int64(through)); err != nil {
 				return err
 			}
-			return w.setCompacted.run(int64(through), int64(at.Nonce)) //nolint:gosec // the bits
+			return w.setCompacted.run(int64(through), int64(at.Nonce))
 		}, func() {
 			w.blocks = slices.Delete(w.blocks, 0, n)
 			w.advance(func(p *position) { p.compacted = through })
@@ -112,10 +112,10 @@ func (w *writer) giveUp(err error) bool {
 func (w *writer) commitAt(rev core.Revision) (core.Commit, error) {
 	var last int64
 	var block []byte
-	if err := w.blockAt.one([]any{int64(rev)}, &last, &block); err != nil { //nolint:gosec // far below 2^63
+	if err := w.blockAt.one([]any{int64(rev)}, &last, &block); err != nil {
 		return core.Commit{}, fmt.Errorf("read log at %d: %w", rev, err)
 	}
-	commits, err := decodeBlock(block, core.Revision(last)) //nolint:gosec // not negative
+	commits, err := decodeBlock(block, core.Revision(last))
 	if err != nil {
 		return core.Commit{}, err
 	}

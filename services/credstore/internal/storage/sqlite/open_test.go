@@ -74,7 +74,7 @@ func TestSettings(t *testing.T) {
 func TestFileModes(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "credstore.db")
-	if err := os.WriteFile(path, nil, 0o644); err != nil { //nolint:gosec // to be tightened
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	s := fresh(t, Options{Path: path}, knobs{})
@@ -216,11 +216,11 @@ func TestOpenRefuses(t *testing.T) {
 // contents returns the database followed by its write-ahead log.
 func contents(t *testing.T, path string) []byte {
 	t.Helper()
-	db, err := os.ReadFile(path) //nolint:gosec // our own
+	db, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wal, err := os.ReadFile(path + "-wal") //nolint:gosec // our own
+	wal, err := os.ReadFile(path + "-wal")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func TestMigrationFails(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile(path) //nolint:gosec // our own
+	before, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestMigrationFails(t *testing.T) {
 	if !errors.Is(err, failed) {
 		t.Fatalf("open = %v, want the step's error", err)
 	}
-	after, err := os.ReadFile(path) //nolint:gosec // our own
+	after, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

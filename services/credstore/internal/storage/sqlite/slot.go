@@ -24,7 +24,7 @@ const slotHeader = 8 + 2 + 4
 // eighth at most, and to no less than 64, so that slots of few lengths serve
 // records of many.
 func slotSize(n int) int {
-	step := max(64, 1<<bits.Len(uint(max(n-1, 0)))>>4) //nolint:gosec // not negative
+	step := max(64, 1<<bits.Len(uint(max(n-1, 0)))>>4)
 	return (n + step - 1) / step * step
 }
 
@@ -43,8 +43,8 @@ func slotNeed(key string, value []byte) int {
 func encodeSlot(size int, rev core.Revision, key string, value []byte) []byte {
 	b := make([]byte, size)
 	binary.BigEndian.PutUint64(b, uint64(rev))
-	binary.BigEndian.PutUint16(b[8:], uint16(len(key)))    //nolint:gosec // at most maxKeyBytes
-	binary.BigEndian.PutUint32(b[10:], uint32(len(value))) //nolint:gosec // at most maxValueBytes
+	binary.BigEndian.PutUint16(b[8:], uint16(len(key)))
+	binary.BigEndian.PutUint32(b[10:], uint32(len(value)))
 	copy(b[slotHeader:], key)
 	copy(b[slotHeader+len(key):], value)
 	return b

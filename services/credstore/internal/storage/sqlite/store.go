@@ -154,7 +154,7 @@ func (w *writer) load() error {
 	if err := w.c.one(`SELECT feed_id, compacted, compacted_nonce FROM meta`, &w.s.feedID, &compacted, &nonce); err != nil {
 		return fmt.Errorf("read meta: %w", err)
 	}
-	pos := position{rev: core.Revision(compacted), compacted: core.Revision(compacted), nonce: uint64(nonce)} //nolint:gosec // the bits
+	pos := position{rev: core.Revision(compacted), compacted: core.Revision(compacted), nonce: uint64(nonce)}
 	q, err := w.c.prepareOnce(`SELECT revision, time FROM log ORDER BY revision`)
 	if err != nil {
 		return err
@@ -164,7 +164,7 @@ func (w *writer) load() error {
 		if err := scan(row, &rev, &at); err != nil {
 			return err
 		}
-		w.blocks = append(w.blocks, blockMark{last: core.Revision(rev), time: at}) //nolint:gosec // not negative
+		w.blocks = append(w.blocks, blockMark{last: core.Revision(rev), time: at})
 		return nil
 	})
 	if err := errors.Join(err, q.s.Close()); err != nil {

@@ -304,7 +304,7 @@ func (w *writer) write(g *staged) error {
 			return err
 		}
 		last := g.commits[len(g.commits)-1]
-		return w.appendLog.run(int64(last.Revision), last.Time.UnixNano(), g.block) //nolint:gosec // far below 2^63
+		return w.appendLog.run(int64(last.Revision), last.Time.UnixNano(), g.block)
 	}, func() { w.publish(g) })
 	if err != nil {
 		return fmt.Errorf("sqlite: commit: %w", err)
@@ -459,7 +459,7 @@ func (w *writer) afterFailedCommit(cause error) error {
 	}
 	// A trim step does not change the newest revision, and doing it again or
 	// not at all is the same to everyone; a group does.
-	if core.Revision(newest) != w.s.revision() { //nolint:gosec // not negative
+	if core.Revision(newest) != w.s.revision() {
 		return w.fail(fmt.Errorf("newest revision is %d after a failed COMMIT at %d: %w", newest, w.s.revision(), cause))
 	}
 	return cause

@@ -480,8 +480,7 @@ func testIncrements(e *env) {
 				b := puts("n", strconv.Itoa(n+1))
 				b.If = []core.Precondition{{Condition: core.AtRevision, Key: "n", Revision: r.Revision}}
 				_, err = e.Commit(e.ctx, b)
-				var p *core.PreconditionError
-				if errors.As(err, &p) {
+				if _, ok := errors.AsType[*core.PreconditionError](err); ok {
 					continue
 				}
 				if err != nil {
