@@ -27,7 +27,7 @@ func TestFaultDiskFull(t *testing.T) {
 		base := t.TempDir()
 		data := mkdir(t, base, "data")
 		const size = 24 << 20
-		if err := unix.Mount("none", data, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		if err := unix.Mount("none", data, "tmpfs", 0, fmt.Sprintf("size=%d,mode=0700", size)); err != nil {
 			if full() && os.Geteuid() == 0 && !errors.Is(err, syscall.EPERM) {
 				t.Fatal(err)
 			}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // full says whether the tests run at full length.
@@ -40,9 +41,11 @@ var build = sync.OnceValues(func() (programs, error) {
 	}
 	cmd.Dir = filepath.Join("..", "..")
 	cmd.Env = append(os.Environ(), cgo)
+	began := time.Now()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return programs{}, fmt.Errorf("build the programs: %w\n%s", err, out)
 	}
+	fmt.Fprintf(os.Stderr, "the programs were built in %s\n", time.Since(began).Round(time.Millisecond))
 	return programs{
 		credstore: filepath.Join(binDir, "credstore"),
 		injector:  filepath.Join(binDir, "injector"),

@@ -346,6 +346,9 @@ func (c *restCall) fillRest(m protoreflect.Message, body, variable string) (body
 		c.body = string(b)
 		return "", err
 	}
+	if body != "" {
+		bodyField = m.Descriptor().Fields().ByName(protoreflect.Name(body)).JSONName()
+	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case string(f.Name()) == variable:
@@ -358,7 +361,7 @@ func (c *restCall) fillRest(m protoreflect.Message, body, variable string) (body
 			if b, err = protojson.Marshal(part.Interface()); err != nil {
 				return false
 			}
-			c.body, bodyField = string(b), f.JSONName()
+			c.body = string(b)
 		case f.IsList():
 			for i := range v.List().Len() {
 				query.Add(f.JSONName(), v.List().Get(i).String())

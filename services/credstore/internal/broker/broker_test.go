@@ -43,8 +43,8 @@ func TestFetchesAtOnceAndFollows(t *testing.T) {
 			t.Errorf("version is %q", v)
 		}
 		wait(10 * interval)
-		if n := len(r.commits); n != 2 {
-			t.Errorf("%d commits for two contents", n)
+		if commits, _, _ := r.seen(); len(commits) != 2 {
+			t.Errorf("%d commits for two contents", len(commits))
 		}
 	})
 }
@@ -127,7 +127,7 @@ func TestOneSessionPerStore(t *testing.T) {
 		if n := len(r.external.Calls("login")); n != 2 {
 			t.Errorf("%d logins to two stores", n)
 		}
-		if n := r.opened; n != 2 {
+		if _, _, n := r.seen(); n != 2 {
 			t.Errorf("the login left the domain %d times", n)
 		}
 	})
@@ -267,7 +267,7 @@ func TestStoreDown(t *testing.T) {
 			all = append(all, wantedSecret("a", path(i), interval, 1))
 		}
 		r.want(all...)
-		r.run()
+		stop := r.run()
 		wait(interval / 2)
 		r.external.SetDown(sealed)
 		before := len(r.external.Calls(""))
@@ -279,10 +279,10 @@ func TestStoreDown(t *testing.T) {
 		if n := len(r.external.Calls("")) - before; n > 40 {
 			t.Errorf("%d requests in two intervals to a store of 200 secrets that is down", n)
 		}
-		commits := len(r.commits)
+		commits, _, _ := r.seen()
 		wait(time.Hour)
-		if n := len(r.commits) - commits; n != 0 {
-			t.Errorf("%d commits though nothing changed", n)
+		if after, _, _ := r.seen(); len(after) != len(commits) {
+			t.Errorf("%d commits though nothing changed", len(after)-len(commits))
 		}
 		r.external.SetDown(nil)
 		// The longest pause of a minute, here shortened by a quarter, and a little
@@ -291,6 +291,7 @@ func TestStoreDown(t *testing.T) {
 		for _, w := range all {
 			r.wantValue(w, core.ValueOK, "v", "")
 		}
+		stop()
 		if n := strings.Count(r.log.String(), "level=WARN"); n != 1 {
 			t.Errorf("%d warnings about one store that was down:\n%s", n, r.log)
 		}
@@ -417,8 +418,8 @@ func TestAnswerToOldLoginIsDropped(t *testing.T) {
 		r.want(wantedSecret("a", "x", interval, 2))
 		wait(0)
 		r.wantValue(w, core.ValueOK, "1", "")
-		if len(r.commits) != 1 {
-			t.Errorf("commits: %v", r.commits)
+		if commits, _, _ := r.seen(); len(commits) != 1 {
+			t.Errorf("commits: %v", commits)
 		}
 		if n := r.external.Tokens(); n != 1 {
 			t.Errorf("%d sessions are open", n)
@@ -468,7 +469,7 @@ func TestLoginRefused(t *testing.T) {
 		if n := len(r.external.Calls("login")); n > 11 {
 			t.Errorf("%d logins in 5 minutes", n)
 		}
-		if n := r.puts; n > 20*len(all) {
+		if _, n, _ := r.seen(); n > 20*len(all) {
 			t.Errorf("%d attempts at %d secrets of a store that is left alone", n, len(all))
 		}
 		r.external.SetLogin(firstLogin, true)
@@ -782,7 +783,7 @@ func TestStop(t *testing.T) {
 		if n := r.external.Tokens(); n != 0 {
 			t.Errorf("%d sessions are open", n)
 		}
-		if _, known := r.values[hangs.Locator]; known {
+		if _, known := r.stored()[hangs.Locator]; known {
 			t.Error("stopping was taken for an answer of the store")
 		}
 	})
@@ -827,7 +828,7 @@ func TestChangesDuringReads(t *testing.T) {
 				t.Errorf("%s of %s is %q", w.Locator.Path, w.Store.Name, got)
 			}
 		}
-		if n := len(r.values); n != len(last) {
+		if n := len(r.stored()); n != len(last) {
 			t.Errorf("%d values of %d wanted secrets", n, len(last))
 		}
 		if n := r.external.Tokens(); n != 2 {

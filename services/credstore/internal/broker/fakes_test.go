@@ -96,6 +96,21 @@ func (d *domain) value(w core.Wanted) core.ValueUpdate {
 	return d.values[w.Locator]
 }
 
+// seen returns the commits so far, and how often a commit was asked for and a
+// login taken.
+func (d *domain) seen() (commits []core.ValueUpdate, puts, opened int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.commits), d.puts, d.opened
+}
+
+// stored returns the values.
+func (d *domain) stored() map[core.Locator]core.ValueUpdate {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.values)
+}
+
 func (d *domain) set(change func(*domain)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

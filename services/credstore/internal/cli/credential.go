@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -239,7 +238,7 @@ func credentialAccess(c *connection) *cobra.Command {
 				}
 				defer clear(b)
 				if file != "" {
-					return os.WriteFile(file, b, 0o600)
+					return writeSecret(file, b)
 				}
 				_, err = c.streams.Out.Write(b)
 				return err

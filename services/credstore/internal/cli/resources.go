@@ -74,8 +74,9 @@ func deleteCommand(c *connection, collection, what string, do func(ctx context.C
 
 func newStore(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Aliases: []string{"stores", "secret-store"}, Short: "Say where external secrets come from"}
-	var file, credentialName, address, mount, namespace, ca string
+	var file, credentialName, address, mount, namespace, ca, requestID string
 	var poll time.Duration
+	var validate bool
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make a secret store", Args: exactArgs(1),
 		Example: "  credstore store create team-vault --credential vault-approle --vault-address https://vault.example.com:8200",
@@ -102,7 +103,9 @@ func newStore(c *connection) *cobra.Command {
 			}
 			parent, id := c.split("secretStores", args[0])
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
-				out, err := credstorev1.NewSecretStoreServiceClient(conn).CreateSecretStore(ctx, &credstorev1.CreateSecretStoreRequest{Parent: parent, SecretStoreId: id, SecretStore: st})
+				out, err := credstorev1.NewSecretStoreServiceClient(conn).CreateSecretStore(ctx, &credstorev1.CreateSecretStoreRequest{
+					Parent: parent, SecretStoreId: id, SecretStore: st, RequestId: requestID, ValidateOnly: validate,
+				})
 				if err != nil {
 					return err
 				}
@@ -117,6 +120,7 @@ func newStore(c *connection) *cobra.Command {
 	create.Flags().StringVar(&namespace, "namespace", "", "its namespace, if it has any")
 	create.Flags().StringVar(&ca, "vault-ca", "", "PEM file that its certificate is checked against (default: the system's)")
 	create.Flags().DurationVar(&poll, "poll-interval", 0, "how often each secret is polled (default 30s)")
+	addMutationFlags(create, &requestID, &validate)
 	cmd.AddCommand(create,
 		&cobra.Command{Use: "get NAME", Short: "Show a secret store", Args: exactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -417,7 +421,7 @@ func newToken(c *connection) *cobra.Command {
 					return err
 				}
 				if file != "" {
-					if err := os.WriteFile(file, []byte(out.GetSecret()+"\n"), 0o600); err != nil {
+					if err := writeSecret(file, []byte(out.GetSecret()+"\n")); err != nil {
 						return err
 					}
 					return c.print(out.GetToken(), tokenTable(out.GetToken()))

@@ -129,7 +129,7 @@ func (s *Server) contain(next handler) handler {
 			if p := recover(); p != nil {
 				s.metrics.panics.Inc()
 				s.log.LogAttrs(ctx, slog.LevelError, "panic in a call", slog.String("method", c.method.name),
-					slog.String("callId", core.CallID(ctx)), slog.String("type", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+					slog.String("callId", core.CallID(ctx)), slog.String("type", fmt.Sprintf("%T", p)), slog.String("stack", string(debug.Stack())))
 				err = errPanic
 			}
 		}()

@@ -37,7 +37,7 @@ func count(n int) uint32 {
 	if n < 0 {
 		return 0
 	}
-	return uint32(min(n, math.MaxUint32)) //nolint:gosec // bounded in the line itself
+	return uint32(min(n, math.MaxUint32))
 }
 
 func projectMessage(p *core.Project) *credstorev1.Project {

@@ -54,7 +54,7 @@ type methodMetrics struct {
 func (m *metrics) of(method string, stream bool) *methodMetrics {
 	mm := &methodMetrics{}
 	for c := range mm.handled {
-		mm.handled[c] = m.handled.WithLabelValues(method, codes.Code(c).String()) //nolint:gosec // an index of the array
+		mm.handled[c] = m.handled.WithLabelValues(method, codes.Code(c).String())
 	}
 	if stream {
 		mm.streams = m.streams.WithLabelValues(method)

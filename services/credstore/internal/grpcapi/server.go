@@ -115,7 +115,7 @@ func NewServer(cfg Config) (*Server, error) {
 	s.unknown = &method{name: "unknown", metrics: m.of("unknown", false), run: unknownMethod}
 	s.serve = s.chain()
 	s.outside = grpc.NewServer(append(s.options(c), grpc.Creds(cfg.Creds),
-		grpc.MaxConcurrentStreams(uint32(cfg.Limits.ConnectionStreams)))...) //nolint:gosec // a small number
+		grpc.MaxConcurrentStreams(uint32(cfg.Limits.ConnectionStreams)))...)
 	s.inside = grpc.NewServer(s.options(c)...)
 	for _, g := range []*grpc.Server{s.outside, s.inside} {
 		s.register(registrar{Server: g, server: s})

@@ -19,8 +19,10 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	"github.com/credstore/credstore/services/credstore/internal/core"
 	"github.com/credstore/credstore/services/credstore/internal/grpcapi"
@@ -73,6 +75,56 @@ func TestCredentialOverGRPC(t *testing.T) {
 	refused(t, err, codes.NotFound, core.ReasonNotFound, "")
 	if r := detail[*errdetails.ErrorInfo](err).GetMetadata()["resource"]; r != made.GetName() {
 		t.Errorf("resource is %q", r)
+	}
+}
+
+func TestUsagesOverGRPC(t *testing.T) {
+	f := newFixture(t, nil)
+	ctx := as(t, "admin")
+	login, err := f.credentials.CreateCredential(ctx, &credstorev1.CreateCredentialRequest{
+		Parent: "projects/default", CredentialId: "login", Credential: &credstorev1.Credential{
+			Payload: &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: "t"}}}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := f.stores.CreateSecretStore(ctx, &credstorev1.CreateSecretStoreRequest{
+		Parent: "projects/default", SecretStoreId: "vault", SecretStore: &credstorev1.SecretStore{
+			Credential: login.GetName(), Provider: &credstorev1.SecretStore_Vault{Vault: &credstorev1.VaultProvider{Address: "https://vault.example:8200"}},
+		},
+	})
+	if err != nil || store.GetVault().GetMount() != "secret" || store.GetPollInterval().AsDuration() != core.DefaultPollInterval || store.GetDelivery() != credstorev1.SecretStore_BROKERED {
+		t.Fatalf("%v, %v", store, err)
+	}
+	declared, err := f.credentials.DeclareUsage(ctx, &credstorev1.DeclareUsageRequest{Parent: login.GetName(), UsageId: "billing", Usage: &credstorev1.Usage{User: "billing"}})
+	if err != nil || declared.GetSource() != credstorev1.Usage_DECLARED || declared.GetExpireTime() == nil {
+		t.Fatalf("%v, %v", declared, err)
+	}
+	for parent, want := range map[string]int{login.GetName(): 2, store.GetName(): 0} {
+		got, err := f.credentials.ListUsages(ctx, &credstorev1.ListUsagesRequest{Parent: parent})
+		if err != nil || len(got.GetUsages()) != want {
+			t.Errorf("%s: %v, %v", parent, got, err)
+		}
+	}
+	_, err = f.credentials.ListUsages(ctx, &credstorev1.ListUsagesRequest{Parent: "projects/default"})
+	refused(t, err, codes.InvalidArgument, core.ReasonInvalidField, "parent")
+
+	updated, err := f.stores.UpdateSecretStore(ctx, &credstorev1.UpdateSecretStoreRequest{
+		SecretStore: &credstorev1.SecretStore{Name: store.GetName(), PollInterval: durationpb.New(5e9), Description: "not in the mask"},
+		UpdateMask:  &fieldmaskpb.FieldMask{Paths: []string{"pollInterval"}},
+	})
+	if err != nil || updated.GetPollInterval().AsDuration() != 5*time.Second || updated.GetDescription() != "" || updated.GetVault().GetAddress() == "" {
+		t.Errorf("%v, %v", updated, err)
+	}
+	updated, err = f.stores.UpdateSecretStore(ctx, &credstorev1.UpdateSecretStoreRequest{
+		SecretStore: &credstorev1.SecretStore{Name: store.GetName()}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"poll_interval"}},
+	})
+	if err != nil || updated.GetPollInterval().AsDuration() != core.DefaultPollInterval {
+		t.Errorf("%v, %v", updated, err)
+	}
+	if _, err := f.credentials.DeleteUsage(ctx, &credstorev1.DeleteUsageRequest{Name: declared.GetName()}); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -95,7 +95,7 @@ func encodeEvent(e core.WatchEvent) (*encoded, error) {
 		own = make([]byte, 0, 32+len(e.ResumeToken))
 		if e.FromRevision != 0 {
 			own = protowire.AppendTag(own, fieldCommit, protowire.BytesType)
-			own = protowire.AppendVarint(own, uint64(1+protowire.SizeVarint(uint64(e.FromRevision)))) //nolint:gosec // at most 11
+			own = protowire.AppendVarint(own, uint64(1+protowire.SizeVarint(uint64(e.FromRevision))))
 			own = protowire.AppendTag(own, fieldFromRevision, protowire.VarintType)
 			own = protowire.AppendVarint(own, uint64(e.FromRevision))
 		}
