@@ -2755,13 +2755,16 @@ func (*WatchResponse_Heartbeat) Descriptor() ([]byte, []int) {
 	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19, 2}
 }
 
-// Commit is the changes of one commit, or, when from_revision is below
-// revision - the stream was catching up -, the last change of every
-// credential that changed after from_revision and up to revision.
+// Commit is the changes of one commit, all of them that this stream is to
+// see. While a stream is catching up it is the last change of every credential
+// that changed after from_revision and up to revision; such a bracket may come
+// in several messages with the same two revisions, and after the last of them
+// what was sent equals the store at revision.
 type WatchResponse_Commit struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Changes []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
-	// What the stream had reached before.
+	// What the stream had reached before: nothing that concerns it lies between,
+	// apart from these changes.
 	FromRevision  uint64 `protobuf:"varint,2,opt,name=from_revision,json=fromRevision,proto3" json:"from_revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

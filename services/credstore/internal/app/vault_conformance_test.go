@@ -123,9 +123,12 @@ func TestConformanceVaultFleet(t *testing.T) {
 	for i := range injectors {
 		fleet = append(fleet, s.inject(t, fmt.Sprintf("pod-%d", i), token))
 	}
-	for _, i := range fleet {
+	t.Logf("DBG %s all started", time.Now())
+	for n, i := range fleet {
 		i.complete(t)
+		t.Logf("DBG %s complete %d", time.Now(), n)
 	}
+	t.Cleanup(func(){ t.Logf("DBG %s cleaning", time.Now()) })
 
 	t.Run("TenReadsPerInterval", func(t *testing.T) { checkReads(t, v, interval, paths) })
 

@@ -230,7 +230,7 @@ func writeText(w http.ResponseWriter, code int, text string) {
 // closeUnread ends the connection behind an answer that leaves a body unread:
 // net/http would read on to keep it.
 func closeUnread(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 {
+	if r.ContentLength != 0 && r.Body != http.NoBody {
 		w.Header().Set("Connection", "close")
 	}
 }
@@ -330,6 +330,7 @@ func (h *handler) readBody(w http.ResponseWriter, r *http.Request, route *route)
 			message: "the body could not be read to its end",
 		}
 	}
+	r.Body = http.NoBody
 	return body, nil
 }
 

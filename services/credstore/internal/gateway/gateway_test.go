@@ -401,6 +401,13 @@ func TestBodyIsNotReadBeforeItIsWanted(t *testing.T) {
 	}
 }
 
+func TestConnectionSurvivesABadBody(t *testing.T) {
+	w := serve(newHandler(t, &recorder{}), request("POST", "/v1/projects/p/credentials", `{"x":1}`))
+	if w.Code != 400 || w.Header().Get("Connection") != "" {
+		t.Errorf("HTTP %d, Connection %q", w.Code, w.Header().Get("Connection"))
+	}
+}
+
 // TestHeadersCannotForge holds that of a caller's headers only two go on, and
 // that its address is the one that we saw.
 func TestHeadersCannotForge(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -61,9 +62,8 @@ func (s *Server) chain() handler {
 		c.stream.ctx = ctx
 		return c.method.run(c.impl, c.stream)
 	})
-	steps := s.steps()
-	for i := len(steps) - 1; i >= 0; i-- {
-		h = steps[i](h)
+	for _, step := range slices.Backward(s.steps()) {
+		h = step(h)
 	}
 	return h
 }

@@ -378,7 +378,6 @@ func (raw) Unmarshal(b []byte, v any) error { return proto.Unmarshal(b, v.(proto
 func TestBadMessages(t *testing.T) {
 	f := newFixture(t, nil)
 	send := func(b []byte) error {
-		//nolint:staticcheck // the deprecated form is enough to send bytes
 		return f.conn.Invoke(as(t, "admin"), "/credstore.v1.ProjectService/GetProject", b, &credstorev1.Project{}, grpc.ForceCodec(raw{}))
 	}
 	refused(t, send([]byte("\xff\xff\xff")), codes.InvalidArgument, grpcapi.ReasonMessageMalformed, "")
