@@ -94,9 +94,12 @@ func methodOf(request any) (protoreflect.MethodDescriptor, error) {
 	return nil, fmt.Errorf("no method takes %T", request)
 }
 
-// as presents somebody's token; "" presents none.
+// nobody calls without a token.
+const nobody = "nobody"
+
+// as presents somebody's token.
 func (w *world) as(ctx context.Context, who string) context.Context {
-	if who == "" {
+	if who == nobody {
 		return ctx
 	}
 	return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+w.tokens[who])
@@ -195,7 +198,7 @@ func (w *world) overREST(t *testing.T, who string, c restCall) (refusal, int, st
 	if err != nil {
 		t.Fatal(err)
 	}
-	if who != "" {
+	if who != nobody {
 		r.Header.Set("Authorization", "Bearer "+w.tokens[who])
 	}
 	if c.body != "" {

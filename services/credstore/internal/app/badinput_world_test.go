@@ -24,7 +24,7 @@ import (
 
 // canary is the secret in every bad request. Its length makes its base64 the
 // same wherever a value begins with it.
-const canary = "canary7HiddenSecret"[:18]
+const canary = "canary7HiddenValue"
 
 // stored is the secret of what the store holds.
 const stored = "storedSecret9Quiet"

@@ -368,6 +368,15 @@ func (s *vaultSite) inject(t *testing.T, workload, token string) *vaultInjector 
 	return i
 }
 
+// stopAll stops injectors side by side: each takes its time to say goodbye.
+func stopAll(all []*vaultInjector) {
+	var wg sync.WaitGroup
+	for _, i := range all {
+		wg.Go(i.stop)
+	}
+	wg.Wait()
+}
+
 // complete waits for the first complete set.
 func (i *vaultInjector) complete(t *testing.T) {
 	t.Helper()

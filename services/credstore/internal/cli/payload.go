@@ -89,6 +89,11 @@ func (p *payloadFlags) read(s Streams) (*credentialv1.Payload, error) {
 		if err != nil {
 			return nil, err
 		}
+		if head, _, _ := strings.Cut(path, "."); !isMap(kind.Message(), head) {
+			// Of a document every byte counts; of a password the newline that
+			// editors and echo put at the end does not.
+			value = trimNewline(value)
+		}
 		if err := put(doc, kind.Message(), path, value, true); err != nil {
 			return nil, err
 		}
@@ -152,13 +157,16 @@ func readSecret(s Streams, path, from string, given bool) ([]byte, error) {
 	case !given:
 		return prompt(s, path)
 	case from == "-":
-		b, err := readInput(s, "-")
-		return trimNewline(b), err
+		return readInput(s, "-")
 	case strings.HasPrefix(from, "@"):
-		b, err := readInput(s, from[1:])
-		return trimNewline(b), err
+		return readInput(s, from[1:])
 	}
 	return nil, usageError{fmt.Errorf("--secret %s takes @FILE or -, or no value to be asked for it: a value on the command line could be read by others", path)}
+}
+
+func isMap(d protoreflect.MessageDescriptor, field string) bool {
+	f := d.Fields().ByJSONName(field)
+	return f != nil && f.IsMap()
 }
 
 // trimNewline takes off the one that editors and echo put at the end.

@@ -93,7 +93,7 @@ func (s *Store) BatchWrite(ctx context.Context, r BatchWriteRequest) ([]*Credent
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	return s.writeCredentials(ctx, r.Mutation, "BatchWriteCredentials", r.Project.ID, r.Operations, inBatch)
+	return s.writeCredentials(ctx, r.Mutation, "BatchWriteCredentials", r.Project.ID, r.Operations, inBatch(r.Operations))
 }
 
 func (o BatchOperation) target() (resourcename.Credential, Permission, bool) {
@@ -114,7 +114,16 @@ type fieldPath func(i int, field string) string
 // single names the fields as the request of one write does.
 func single(_ int, field string) string { return field }
 
-func inBatch(i int, field string) string { return fmt.Sprintf("operations[%d].%s", i, field) }
+// inBatch names them as a batch does: "operations[1].update.credential.payload".
+func inBatch(ops []BatchOperation) fieldPath {
+	return func(i int, field string) string {
+		verb := "update"
+		if ops[i].Create != nil {
+			verb = "create"
+		}
+		return fmt.Sprintf("operations[%d].%s.%s", i, verb, field)
+	}
+}
 
 // writeCredentials is behind every write of credentials.
 func (s *Store) writeCredentials(ctx context.Context, m Mutation, method, projectID string, ops []BatchOperation, at fieldPath) ([]*Credential, error) {

@@ -544,7 +544,7 @@ func (s *Store) GetSet(ctx context.Context, name resourcename.Project, only []re
 	if err := s.permit(ctx, SetsGet, name, name); err != nil {
 		return nil, err
 	}
-	if err := checkOnly(name, only); err != nil {
+	if err := checkOnly("injections", name, only); err != nil {
 		return nil, err
 	}
 	v := s.model.view()
@@ -561,14 +561,14 @@ func (s *Store) GetSet(ctx context.Context, name resourcename.Project, only []re
 	return u, nil
 }
 
-func checkOnly(name resourcename.Project, only []resourcename.Injection) error {
+func checkOnly(field string, name resourcename.Project, only []resourcename.Injection) error {
 	var bad invalid
 	if len(only) > MaxItems {
-		bad.add("injections", "has %d entries; at most %d", len(only), MaxItems)
+		bad.add(field, "has %d entries; at most %d", len(only), MaxItems)
 	}
 	for i, n := range only {
 		if n.Project != name.ID && len(bad.violations) < 10 {
-			bad.add(fmt.Sprintf("injections[%d]", i), "must be in %s", name)
+			bad.add(fmt.Sprintf("%s[%d]", field, i), "must be in %s", name)
 		}
 	}
 	return bad.err()

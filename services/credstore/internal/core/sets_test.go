@@ -842,7 +842,7 @@ func TestOpenSetIsChecked(t *testing.T) {
 		"a long workload":        {core.OpenSetRequest{Workload: strings.Repeat("x", 254)}, "open.workload"},
 		"a short heartbeat":      {core.OpenSetRequest{Workload: "w", Heartbeat: 1}, "open.heartbeatInterval"},
 		"too much in have":       {core.OpenSetRequest{Workload: "w", Have: tooMany}, "open.have"},
-		"another project's":      {core.OpenSetRequest{Workload: "w", Injections: []resourcename.Injection{{Project: "other", ID: "x"}}}, "injections[0]"},
+		"another project's":      {core.OpenSetRequest{Workload: "w", Injections: []resourcename.Injection{{Project: "other", ID: "x"}}}, "open.injections[0]"},
 	} {
 		tt.r.Project = demoProject
 		_, err := h.Store.OpenSet(workload(t, "web"), tt.r)

@@ -71,7 +71,7 @@ func (s *Store) OpenSet(ctx context.Context, r OpenSetRequest) (*SetStream, erro
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
-	if err := checkOnly(r.Project, r.Injections); err != nil {
+	if err := checkOnly("open.injections", r.Project, r.Injections); err != nil {
 		return nil, err
 	}
 	v := s.model.view()

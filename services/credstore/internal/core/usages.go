@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -48,7 +49,7 @@ func (s *Store) refuseInUse(v view, reason string, name fmt.Stringer, target res
 	}
 	for _, c := range consumers[:min(len(consumers), maxListedUses)] {
 		use.Consumers = append(use.Consumers, c)
-		by = append(by, "live consumer "+c.Workload)
+		by = append(by, "live consumer "+cmp.Or(c.Workload, c.Principal))
 	}
 	more := ""
 	if len(by) > 5 {

@@ -319,7 +319,7 @@ func TestUpdateOfAnotherKind(t *testing.T) {
 		{Create: &core.CreateCredentialRequest{Name: cred("x"), Payload: coretest.Basic(t, "a", "b")}},
 		{Update: &core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.VaultToken(t, "x"))}},
 	}})
-	wantField(t, "another kind in a batch", err, "operations[1].credential.payload")
+	wantField(t, "another kind in a batch", err, "operations[1].update.credential.payload")
 	if c, err := h.Store.GetCredential(ctx, demo); err != nil || c.ActiveVersion != 1 {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -341,8 +341,8 @@ func TestBatchIsChecked(t *testing.T) {
 		"another project":   {[]core.BatchOperation{ok, elsewhere}, "operations[1]"},
 		"two in one":        {[]core.BatchOperation{both}, "operations[0]"},
 		"nothing in one":    {[]core.BatchOperation{ok, {}}, "operations[1]"},
-		"without a payload": {[]core.BatchOperation{{Create: &core.CreateCredentialRequest{Name: demo}}}, "operations[0].credential.payload"},
-		"a bad id":          {[]core.BatchOperation{{Create: &core.CreateCredentialRequest{Name: cred("-"), Payload: ok.Create.Payload}}}, "operations[0].credentialId"},
+		"without a payload": {[]core.BatchOperation{{Create: &core.CreateCredentialRequest{Name: demo}}}, "operations[0].create.credential.payload"},
+		"a bad id":          {[]core.BatchOperation{{Create: &core.CreateCredentialRequest{Name: cred("-"), Payload: ok.Create.Payload}}}, "operations[0].create.credentialId"},
 	} {
 		_, err := h.Store.BatchWrite(ctx, core.BatchWriteRequest{Project: demoProject, Operations: tt.ops})
 		wantField(t, what, err, tt.field)

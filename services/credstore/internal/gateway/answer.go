@@ -86,7 +86,10 @@ func answerOf(ctx context.Context, err error) *status.Status {
 			continue
 		}
 		for _, v := range bad.GetFieldViolations() {
-			v.Field = strings.TrimPrefix(v.GetField(), route.bodyField+".")
+			if inBody, ok := strings.CutPrefix(v.GetField(), route.bodyField+"."); ok {
+				p.Message = strings.ReplaceAll(p.GetMessage(), v.GetField()+":", inBody+":")
+				v.Field = inBody
+			}
 		}
 		if again, err := anypb.New(bad); err == nil {
 			p.Details[i] = again
