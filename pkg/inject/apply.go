@@ -212,8 +212,9 @@ func (e *Engine) report(r result, fresh bool) {
 	if fresh || !same {
 		e.source.Report(rep)
 	}
-	complete := r.failed == nil && len(r.plan.incomplete) == 0
-	e.status.applied(e.manifest, rep, r, complete, now, e.received)
+	absent := e.manifest.absent(e.expect)
+	complete := r.failed == nil && len(r.plan.incomplete) == 0 && len(absent) == 0
+	e.status.applied(e.manifest, rep, r, absent, complete, now, e.received)
 	if complete && r.unsettled == nil && !e.isDone {
 		e.isDone = true
 		close(e.completed)

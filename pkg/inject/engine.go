@@ -26,6 +26,9 @@ type Options struct {
 	// Source and Files are required.
 	Source Source
 	Files  Files
+	// Expect are the full names of injections without which no set is complete:
+	// one that is misspelt would pass for a set without files otherwise.
+	Expect []string
 	// Log gets what happens; nil means nobody.
 	Log *slog.Logger
 	// Metrics gets the engine's metrics; nil means nobody.
@@ -36,6 +39,7 @@ type Options struct {
 type Engine struct {
 	source Source
 	files  Files
+	expect []string
 	log    *slog.Logger
 	euid   int // the user that this process is
 
@@ -72,6 +76,7 @@ func New(o Options) (*Engine, error) {
 	e := &Engine{
 		source:     o.Source,
 		files:      o.Files,
+		expect:     o.Expect,
 		log:        o.Log,
 		euid:       os.Geteuid(),
 		retryTimer: time.NewTimer(time.Hour),

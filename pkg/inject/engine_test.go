@@ -540,7 +540,7 @@ func (w *waiting) Publish(ctx context.Context, _ []fileset.File) (fileset.Change
 }
 
 func TestOnce(t *testing.T) {
-	run := func(t *testing.T, timeout time.Duration, sets ...inject.Set) (*source, error) {
+	run := func(t *testing.T, expect []string, timeout time.Duration, sets ...inject.Set) (*source, error) {
 		t.Helper()
 		dir, err := fileset.Open(t.TempDir(), fileset.Options{Linger: -1})
 		if err != nil {
@@ -548,7 +548,7 @@ func TestOnce(t *testing.T) {
 		}
 		defer dir.Close()
 		src := newSource()
-		e, err := inject.New(inject.Options{Source: src, Files: dir})
+		e, err := inject.New(inject.Options{Source: src, Files: dir, Expect: expect})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -565,7 +565,7 @@ func TestOnce(t *testing.T) {
 		return src, e.Once(ctx)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		src, err := run(t, time.Minute, whole(1, item("a", "A"), item("b", "", failed)), delta(2, item("b", "B")))
+		src, err := run(t, nil, time.Minute, whole(1, item("a", "A"), item("b", "", failed)), delta(2, item("b", "B")))
 		if err != nil {
 			t.Error(err)
 		}
@@ -577,7 +577,7 @@ func TestOnce(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		src, err := run(t, time.Minute, whole(1, item("a", "A"), item("b", "", failed)))
+		src, err := run(t, nil, time.Minute, whole(1, item("a", "A"), item("b", "", failed)))
 		var incomplete *inject.IncompleteError
 		if !errors.As(err, &incomplete) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatalf("error %v", err)
@@ -590,8 +590,20 @@ func TestOnce(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		if _, err := run(t, time.Minute); err == nil || !strings.Contains(err.Error(), "no set has arrived yet") {
+		if _, err := run(t, nil, time.Minute); err == nil || !strings.Contains(err.Error(), "no set has arrived yet") {
 			t.Errorf("error %v", err)
+		}
+	})
+	// An injection that was named and is not there is no empty set.
+	synctest.Test(t, func(t *testing.T) {
+		_, err := run(t, []string{webInjection, "projects/p/injections/wbe"}, time.Minute, whole(1, item("a", "A")))
+		if err == nil || !strings.Contains(err.Error(), "projects/p/injections/wbe is not for this workload") || strings.Contains(err.Error(), webInjection+" is not") {
+			t.Errorf("error %v", err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		if _, err := run(t, []string{webInjection}, time.Minute, whole(1, item("a", "A"))); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -175,3 +175,12 @@ func target(it Item) (fileset.File, string) {
 	}
 	return f, ""
 }
+
+// absent returns those of the injections that have no item here.
+func (m *manifest) absent(injections []string) []string {
+	present := make(map[string]bool)
+	for _, e := range m.entries {
+		present[e.item.Injection] = true
+	}
+	return slices.DeleteFunc(slices.Clone(injections), func(name string) bool { return present[name] })
+}

@@ -75,7 +75,7 @@ func (b *board) disconnected(err error) {
 	b.s.LastError = err
 }
 
-func (b *board) applied(m *manifest, rep Report, r result, complete bool, now, received time.Time) {
+func (b *board) applied(m *manifest, rep Report, r result, absent []string, complete bool, now, received time.Time) {
 	counts := map[string]Count{}
 	for id, e := range m.entries {
 		c := counts[e.item.Injection]
@@ -100,6 +100,9 @@ func (b *board) applied(m *manifest, rep Report, r result, complete bool, now, r
 	}
 	if r.failed != nil {
 		b.s.Reasons = append(b.s.Reasons, "files cannot be written: "+r.failed.Error())
+	}
+	for _, injection := range absent[:min(len(absent), maxLogged)] {
+		b.s.Reasons = append(b.s.Reasons, injection+" is not for this workload: it does not exist, or its selector does not match the token's attributes")
 	}
 	for _, id := range r.plan.incomplete {
 		if len(b.s.Reasons) == maxLogged {

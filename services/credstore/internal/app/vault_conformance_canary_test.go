@@ -216,4 +216,3 @@ func echoServer(t *testing.T) string {
 	t.Cleanup(server.Close)
 	return server.URL
 }
-

@@ -134,7 +134,7 @@ func TestConformanceVaultFleet(t *testing.T) {
 		i.complete(t)
 		t.Logf("DBG %s complete %d", time.Now(), n)
 	}
-	t.Cleanup(func(){ t.Logf("DBG %s cleaning", time.Now()) })
+	t.Cleanup(func() { t.Logf("DBG %s cleaning", time.Now()) })
 
 	t.Run("TenReadsPerInterval", func(t *testing.T) { checkReads(t, v, interval, paths) })
 

@@ -238,10 +238,10 @@ func TestAuditFailureParksStreams(t *testing.T) {
 			switch {
 			case a.what == "set":
 				// It may begin with what it was parked with.
-				for string(a.set.Contents["web/f"]) != "new 2" {
+				for a.set != nil && string(a.set.Contents["web/f"]) != "new 2" {
 					a.set = nextSet(t, set)
 				}
-			default:
+			case len(a.events) > 0:
 				last := a.events[len(a.events)-1]
 				w := map[string]*core.CredentialWatch{"plain": plain, "filtered": filtered}[a.what]
 				for secretOf(last.Commit.Changes[0].Payload) != "new 2" {

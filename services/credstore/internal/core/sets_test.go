@@ -411,6 +411,9 @@ func TestSetFollowsInjections(t *testing.T) {
 			u := nextSet(t, s)
 			d.apply(t, u)
 			equal(t, what, ids(u), want)
+			if now := revision(t, h); u.Revision != now {
+				t.Errorf("%s: the set is of revision %d, the change of %d", what, u.Revision, now)
+			}
 			nothing(t, what, s)
 		}
 		inject(t, h, "one", "web", file("a", cred("a")))
@@ -659,6 +662,7 @@ func TestSetIsShared(t *testing.T) {
 		rotate(t, h, demo, "three")
 		synctest.Wait()
 		equal(t, "the line of the push", lines(departures(h)[begin:]), []string{fmt.Sprintf("credentials.watch demo/versions/2 to %d", n)})
+		heap() // contents that nobody is sending are not kept
 		encoded := 0
 		var updates []*core.SetUpdate
 		for _, s := range streams {

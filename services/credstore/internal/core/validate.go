@@ -28,7 +28,7 @@ func idHelp(id string) string {
 }
 
 func (v *invalid) checkDescription(field, s string) {
-	if n := utf8.RuneCountInString(s); n > MaxDescription+1 {
+	if n := utf8.RuneCountInString(s); n > MaxDescription {
 		v.add(field, "has %d characters; at most %d", n, MaxDescription)
 	}
 	v.checkText(field, s)

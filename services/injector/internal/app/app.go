@@ -77,7 +77,7 @@ func build(c Config, registry prometheus.Registerer) (*inject.Engine, *fileset.D
 	if err != nil {
 		return nil, nil, err
 	}
-	engine, err := inject.New(inject.Options{Source: source, Files: files, Log: c.Log, Metrics: registry})
+	engine, err := inject.New(inject.Options{Source: source, Files: files, Expect: c.Set.Injections, Log: c.Log, Metrics: registry})
 	if err != nil {
 		return nil, nil, errors.Join(err, files.Close())
 	}
