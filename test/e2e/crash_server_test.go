@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -83,8 +84,10 @@ func TestCrashServer(t *testing.T) {
 		s.process.kill()
 	}
 	took := time.Since(began)
+	began = time.Now()
 	s.start()
 	s.ready()
+	loading := time.Since(began)
 	await(ctx, acked, 2*nWriters)
 	close(stop)
 	writing.Wait()
@@ -145,8 +148,67 @@ func TestCrashServer(t *testing.T) {
 		t.Errorf("%d writes, %d of them repeated and %d given up, %d commits seen alone: too little to say anything", acks, retried, cut, h.commits)
 	}
 	t.Logf("%d kills in %s: %d writes, %d repeated with their request id, %d given up (%d of these had happened); "+
-		"%d resumed streams; %d revisions seen alone, by %.1f watchers on average",
-		kills, took.Round(time.Millisecond), acks, retried, cut, happened, resumes, h.commits, float64(h.sightings)/float64(max(1, h.commits)))
+		"%d resumed streams; %d revisions seen alone, by %.1f watchers on average; the last start took %s",
+		kills, took.Round(time.Millisecond), acks, retried, cut, happened, resumes, h.commits, float64(h.sightings)/float64(max(1, h.commits)), loading.Round(time.Millisecond))
+}
+
+// TestCrashResumedDelete holds a resumed watcher's message of a delete to what
+// an uninterrupted one is told: the name and the uid, also when the server that
+// deleted has crashed in between.
+func TestCrashResumedDelete(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s := newServer(t, t.TempDir())
+	s.start()
+	s.ready()
+	c := s.client()
+	made, err := c.Credentials.CreateCredential(ctx, &credstorev1.CreateCredentialRequest{
+		Parent: project, CredentialId: "gone", Credential: &credstorev1.Credential{Payload: basic("bot", "secret")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// watch returns the changes up to synced, and where to go on from there.
+	watch := func(token string) (changes []*credstorev1.Change, next string) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := s.client().Credentials.Watch(ctx, &credstorev1.WatchRequest{Parent: project, ResumeToken: token})
+		for err == nil {
+			var m *credstorev1.WatchResponse
+			if m, err = stream.Recv(); err != nil {
+				break
+			}
+			if m.GetReset_() != nil && token != "" {
+				t.Fatal("a reset in place of what was missed")
+			}
+			changes = append(changes, m.GetCommit().GetChanges()...)
+			if m.GetSynced() != nil {
+				return changes, m.GetResumeToken()
+			}
+		}
+		t.Fatal(err)
+		return nil, ""
+	}
+	_, token := watch("")
+	if _, err := c.Credentials.DeleteCredential(ctx, &credstorev1.DeleteCredentialRequest{Name: made.GetName()}); err != nil {
+		t.Fatal(err)
+	}
+	for _, crashed := range []bool{false, true} {
+		if crashed {
+			s.process.kill()
+			s.start()
+			s.ready()
+		}
+		changes, _ := watch(token)
+		var got []string
+		for _, change := range changes {
+			got = append(got, fmt.Sprintf("%s %s %q", change.GetType(), change.GetCredential().GetName(), change.GetCredential().GetUid()))
+		}
+		if want := []string{fmt.Sprintf("DELETE %s %q", made.GetName(), made.GetUid())}; !slices.Equal(got, want) {
+			t.Errorf("resumed after a delete (crashed in between: %t): got %s, want %s", crashed, got, want)
+		}
+	}
+	s.process.stop(t)
 }
 
 // await takes n values; false when ctx ended or nothing came for too long.

@@ -69,7 +69,11 @@ func (h *history) secret(who, uid string, version uint32, secret string) {
 func (h *history) commit(who string, revision uint64, changes []*credstorev1.Change) {
 	lines := make([]string, 0, len(changes))
 	for _, c := range changes {
-		lines = append(lines, c.GetType().String()+" "+describe(c.GetCredential()))
+		text := describe(c.GetCredential())
+		if c.GetType() == credstorev1.Change_DELETE {
+			text = c.GetCredential().GetName() // its uid is for TestCrashResumedDelete
+		}
+		lines = append(lines, c.GetType().String()+" "+text)
 	}
 	slices.Sort(lines)
 	first := h.say(who, fmt.Sprintf("revision %d", revision), strings.Join(lines, "\n"))

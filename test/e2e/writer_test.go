@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
@@ -163,6 +164,7 @@ func (w *writer) operation(kind, name string, after map[string]known) *credstore
 func (w *writer) call(ctx context.Context, batch bool, ops []*credstorev1.BatchWriteCredentialsRequest_Operation, requestID string) ([]*credstorev1.Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	w.hurry()
 	if batch {
 		answer, err := w.c.Credentials.BatchWriteCredentials(ctx, &credstorev1.BatchWriteCredentialsRequest{Parent: project, Operations: ops, RequestId: requestID})
 		return answer.GetCredentials(), err
@@ -183,6 +185,14 @@ func (w *writer) call(ctx context.Context, batch bool, ops []*credstorev1.BatchW
 		_, err = w.c.Credentials.DeleteCredential(ctx, &credstorev1.DeleteCredentialRequest{Name: op.Delete.GetName(), RequestId: requestID})
 	}
 	return []*credstorev1.Credential{answer}, err
+}
+
+// hurry makes the client try to connect at once, if it is waiting to: it backs
+// off more with every crash that it meets.
+func (w *writer) hurry() {
+	if conn, ok := w.c.Conn().(*grpc.ClientConn); ok {
+		conn.ResetConnectBackoff()
+	}
 }
 
 // unavailable says that the outcome of a call is not known, or that it did not
@@ -233,6 +243,7 @@ func (w *writer) look(ctx context.Context, kind string, names []string, after ma
 		err := until(ctx, func() error {
 			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
+			w.hurry()
 			c, err := w.c.Credentials.GetCredential(ctx, &credstorev1.GetCredentialRequest{Name: name})
 			if err == nil {
 				found[name] = c

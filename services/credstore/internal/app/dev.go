@@ -79,10 +79,6 @@ func Dev(ctx context.Context, cfg DevConfig) error {
 	if err := d.dir.make(); err != nil {
 		return err
 	}
-	// A script waits for this file; one of an earlier run would mislead it.
-	if err := os.Remove(d.envFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
 	if cfg.Once {
 		return d.once(ctx)
 	}
@@ -109,10 +105,16 @@ func (d *dev) run(ctx context.Context, f func(context.Context) error) (err error
 	if err != nil {
 		return err
 	}
+	// A script waits for the env file: one of an earlier run, or one that outlives
+	// this, would mislead it. The folder is ours by now, and no other run's.
+	if err := os.Remove(d.envFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(err, d.server.close())
+	}
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	served := make(chan error, 1)
 	go func() { served <- d.server.Run(serverCtx) }()
 	defer func() {
+		_ = os.Remove(d.envFile())
 		stopServer()
 		err = errors.Join(err, <-served)
 	}()

@@ -3,19 +3,11 @@
 package app_test
 
 import (
-	"encoding/pem"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
+	"maps"
+	"slices"
 	"testing"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	"github.com/credstore/credstore/pkg/provider/vault/vaulttest"
@@ -129,17 +121,16 @@ func TestConformanceVaultFleet(t *testing.T) {
 		fleet = append(fleet, s.inject(t, fmt.Sprintf("pod-%d", i), token))
 	}
 	t.Cleanup(func() { stopAll(fleet) })
-	t.Logf("DBG %s all started", time.Now())
-	for n, i := range fleet {
+	for _, i := range fleet {
 		i.complete(t)
-		t.Logf("DBG %s complete %d", time.Now(), n)
 	}
-	t.Cleanup(func() { t.Logf("DBG %s cleaning", time.Now()) })
 
 	t.Run("TenReadsPerInterval", func(t *testing.T) { checkReads(t, v, interval, paths) })
 
 	t.Run("ChangeWithinOnePoll", func(t *testing.T) {
-		for n := range 4 {
+		const longest = interval + time.Duration(jitter*float64(interval))
+		var latencies []time.Duration
+		for n := range 5 {
 			content := fmt.Sprintf("changed-%d", n)
 			start := time.Now()
 			v.Put(t, secretPath(n), map[string]string{"k": content})
@@ -147,17 +138,30 @@ func TestConformanceVaultFleet(t *testing.T) {
 			for _, i := range fleet {
 				i.file(t, soon, fmt.Sprintf("s%d", n), content)
 			}
-			reads, took := v.Reads(t)[secretPath(n)], time.Since(start)
+			latency := time.Since(start)
 			// None, if the read that saw it came before the counting began.
+			reads := v.Reads(t)[secretPath(n)]
 			if reads > 1 {
 				t.Errorf("the change was in the files of %d injectors after %d reads", injectors, reads)
 			}
-			if most := interval + time.Duration(jitter*float64(interval)) + 2*time.Second; took > most {
-				t.Errorf("the change was in the files of %d injectors after %s, more than %s", injectors, took, most)
+			if latency > longest+3*time.Second {
+				t.Errorf("the change was in the files of %d injectors after %s", injectors, latency)
 			}
-			t.Logf("a change was in the files of %d injectors after %s and %d read", injectors, took.Round(time.Millisecond), reads)
+			t.Logf("a change was in the files of %d injectors after %s and %d read", injectors, latency.Round(time.Millisecond), reads)
+			latencies = append(latencies, latency)
+		}
+		// All but the first come just after a read, so they wait for the longest
+		// time that there is. A busy machine may delay one, but not most.
+		if p50 := percentileOf(latencies, 50); p50 > longest+time.Second {
+			t.Errorf("half of the changes took more than %s to %d injectors; the interval is %s", p50, injectors, interval)
 		}
 	})
+}
+
+// percentileOf returns the least latency that p per cent do not exceed.
+func percentileOf(latencies []time.Duration, p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(latencies))
+	return sorted[min(len(sorted)-1, len(sorted)*p/100)]
 }
 
 // 50 injectors with five different tokens, whose injections overlap in what they
@@ -214,9 +218,7 @@ func TestConformanceVaultOverlap(t *testing.T) {
 	} {
 		want := map[string]string{}
 		for _, m := range token.want {
-			for file, content := range m {
-				want[file] = content
-			}
+			maps.Copy(want, m)
 		}
 		secret := s.addToken(t, token.id, token.attributes)
 		for n := range 10 {
@@ -288,339 +290,4 @@ func TestConformanceVaultAway(t *testing.T) {
 	v.Unseal(t)
 	s.item(t, recovery, "web", "db", itemOK, "")
 	first.has(t, map[string]string{"db": "second"})
-}
-
-// The login's token ends: one that can be replaced is, and nobody notices; one
-// that cannot leaves the last good set, says so, and is used as soon as it is
-// replaced in credstore.
-func TestConformanceVaultLoginEnds(t *testing.T) {
-	v := newVault(t)
-	s := newVaultSite(t)
-
-	t.Run("AppRole", func(t *testing.T) {
-		roleID, secretID := v.AppRole(t, "short", map[string]any{"token_policies": "app", "token_ttl": "2s", "token_max_ttl": "3s"})
-		s.addLogin(t, "role", appRolePayload(roleID, secretID))
-		s.addStore(t, "role", "role", at(v), time.Second)
-		v.Put(t, "app/role", map[string]string{"k": "0"})
-		i := s.addWorkload(t, "role", secretItem("f", "role", "app/role", "k"))
-		i.complete(t)
-		ok := s.itemIs(t, "role", "f", itemOK, "")
-		begin := logins(t, v)
-		for n := range 8 {
-			if n == 5 {
-				v.EndLogins(t) // revoked, not expired
-			}
-			content := fmt.Sprint(n + 1)
-			v.Put(t, "app/role", map[string]string{"k": content})
-			i.file(t, soon, "f", content)
-			if problem := ok(); problem != "" {
-				t.Error(problem)
-			}
-		}
-		if n := logins(t, v) - begin; n < 2 {
-			t.Errorf("%d logins while several tokens ended", n)
-		} else {
-			t.Logf("%d logins in 8 changes", n)
-		}
-	})
-
-	t.Run("StaticToken", func(t *testing.T) {
-		s.addLogin(t, "static", vaultTokenPayload(v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "3s", "renewable": false})))
-		s.addStore(t, "static", "static", at(v), time.Second)
-		v.Put(t, "app/static", map[string]string{"k": "first"})
-		i := s.addWorkload(t, "static", secretItem("f", "static", "app/static", "k"))
-		i.complete(t)
-		set := i.published(t)
-		s.item(t, soon, "static", "f", itemStale, "login: refused: 403")
-		s.item(t, soon, "static", "f", itemStale, "invalid token")
-		v.Put(t, "app/static", map[string]string{"k": "second"})
-		if got := i.published(t); got != set {
-			t.Error("the set was written again when the token had ended")
-		}
-		i.has(t, map[string]string{"f": "first"})
-		// A refused login is left alone for half a minute at least, so what comes
-		// now is not a poll's.
-		s.changeLogin(t, "static", vaultTokenPayload(v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "1h"})))
-		took := i.file(t, soon, "f", "second")
-		s.item(t, soon, "static", "f", itemOK, "")
-		t.Logf("the new token's first value was in the file after %s", took.Round(time.Millisecond))
-	})
-
-	t.Run("SecretID", func(t *testing.T) {
-		roleID, secretID := v.AppRole(t, "rotated", map[string]any{"token_policies": "app", "token_ttl": "1h"})
-		s.addLogin(t, "rotated", appRolePayload(roleID, secretID))
-		s.addStore(t, "rotated", "rotated", at(v), time.Hour)
-		v.Put(t, "app/rotated", map[string]string{"k": "first"})
-		i := s.addWorkload(t, "rotated", secretItem("f", "rotated", "app/rotated", "k"))
-		i.complete(t)
-		s.changeLogin(t, "rotated", appRolePayload(roleID, "wrong"))
-		s.item(t, soon, "rotated", "f", itemStale, "login: refused: 400 invalid role or secret ID")
-		i.has(t, map[string]string{"f": "first"})
-		v.Put(t, "app/rotated", map[string]string{"k": "second"})
-		s.changeLogin(t, "rotated", appRolePayload(roleID, secretID))
-		// The interval is an hour: nothing but the new version makes this happen.
-		i.file(t, soon, "f", "second")
-		s.item(t, soon, "rotated", "f", itemOK, "")
-	})
-}
-
-// logins counts the AppRole logins that Vault has seen.
-func logins(t *testing.T, v *vaulttest.Server) int {
-	t.Helper()
-	_, counts := v.Call(t, "", http.MethodGet, "/test/requests", nil)
-	n, _ := counts["PUT /v1/auth/approle/login"].(float64)
-	return int(n)
-}
-
-// Deleted, undeleted, destroyed, written anew, pinned: the status says which, the
-// last good set stays, and what is repaired in Vault is repaired here.
-func TestConformanceVaultVersions(t *testing.T) {
-	v := newVault(t)
-	s := newVaultSite(t)
-	s.addVault(t, v, time.Second)
-
-	t.Run("Deleted", func(t *testing.T) {
-		n := v.Put(t, "app/db", map[string]string{"k": "first"})
-		i := s.addWorkload(t, "deleted", secretItem("f", "vault", "app/db", "k"))
-		i.complete(t)
-		set := i.published(t)
-		stays := func() {
-			t.Helper()
-			s.reported(t, "deleted", "deleted", "f", "version 1 was")
-			if got := i.published(t); got != set {
-				t.Error("the set was written again")
-			}
-			i.has(t, map[string]string{"f": "first"})
-		}
-		v.Delete(t, "app/db", n)
-		s.item(t, soon, "deleted", "f", itemFailed, "version 1 was deleted at ")
-		stays()
-		v.Undelete(t, "app/db", n)
-		s.item(t, soon, "deleted", "f", itemOK, "")
-		s.reported(t, "deleted", "deleted", "f", "")
-		v.Destroy(t, "app/db", n)
-		s.item(t, soon, "deleted", "f", itemFailed, "404 version 1 was destroyed")
-		stays()
-		v.Put(t, "app/db", map[string]string{"k": "second"})
-		i.file(t, soon, "f", "second")
-		s.item(t, soon, "deleted", "f", itemOK, "")
-		s.reported(t, "deleted", "deleted", "f", "")
-	})
-
-	t.Run("Pinned", func(t *testing.T) {
-		v.Put(t, "app/pin", map[string]string{"k": "first"})
-		i := s.addWorkload(t, "pinned",
-			pinned(secretItem("one", "vault", "app/pin", "k"), 1), secretItem("newest", "vault", "app/pin", "k"))
-		i.complete(t)
-		v.Put(t, "app/pin", map[string]string{"k": "second"})
-		i.file(t, soon, "newest", "second")
-		i.has(t, map[string]string{"one": "first", "newest": "second"})
-
-		v.Delete(t, "app/pin", 1)
-		s.item(t, soon, "pinned", "one", itemFailed, "version 1 was deleted")
-		s.item(t, soon, "pinned", "newest", itemOK, "")
-		i.has(t, map[string]string{"one": "first", "newest": "second"})
-		v.Undelete(t, "app/pin", 1)
-		s.item(t, soon, "pinned", "one", itemOK, "")
-		v.Destroy(t, "app/pin", 1)
-		s.item(t, soon, "pinned", "one", itemFailed, "version 1 was destroyed")
-
-		s.changeInjection(t, "pinned", pinned(secretItem("one", "vault", "app/pin", "k"), 9), secretItem("newest", "vault", "app/pin", "k"))
-		s.item(t, soon, "pinned", "one", itemFailed, "404 there is no version 9 at this path")
-		i.has(t, map[string]string{"one": "first", "newest": "second"})
-		s.changeInjection(t, "pinned", pinned(secretItem("one", "vault", "app/pin", "k"), 2), secretItem("newest", "vault", "app/pin", "k"))
-		i.file(t, soon, "one", "second")
-		s.item(t, soon, "pinned", "one", itemOK, "")
-	})
-}
-
-// What an operator gets wrong fails alone, with Vault's answer; the rest of the
-// injection goes on, and a group stays together.
-func TestConformanceVaultMistakes(t *testing.T) {
-	v := newVault(t)
-	s := newVaultSite(t)
-	s.addVault(t, v, time.Second)
-	s.addStore(t, "forbidden-mount", "vault-login", &credstorev1.VaultProvider{Address: v.Address, Mount: "nosuch"}, time.Second)
-	s.addLogin(t, "broad", vaultTokenPayload(v.RootToken))
-	s.addStore(t, "wrong-mount", "broad", &credstorev1.VaultProvider{Address: v.Address, Mount: "nosuch"}, time.Second)
-	v.Put(t, "app/db", map[string]string{"k": "first", "user": "me"})
-	v.Put(t, "other/db", map[string]string{"k": "not for the policy"})
-
-	mistakes := []struct {
-		name string
-		item *credstorev1.Item
-		text string
-	}{
-		{"WrongPath", secretItem("bad", "vault", "app/nosuch", "k"), "read: no such secret: 404 there is nothing at this path"},
-		{"MissingKey", secretItem("bad", "vault", "app/db", "nosuch"), `the secret has no key "nosuch"`},
-		{"WrongMount", secretItem("bad", "wrong-mount", "app/db", "k"), "read: no such secret: 404 no handler for route"},
-		{"ForbiddenMount", secretItem("bad", "forbidden-mount", "app/db", "k"), "read: refused: 403 permission denied"},
-		{"ForbiddenPath", secretItem("bad", "vault", "other/db", "k"), "read: refused: 403 permission denied"},
-	}
-	for n, mistake := range mistakes {
-		t.Run(mistake.name, func(t *testing.T) {
-			id := fmt.Sprintf("mistake-%d", n)
-			good := secretItem("good", "vault", "app/db", "k")
-			i := s.addWorkload(t, id, good)
-			i.complete(t)
-			s.changeInjection(t, id, good, mistake.item, secretItem("added", "vault", "app/db", "user"))
-			s.item(t, soon, id, "bad", itemFailed, mistake.text)
-			s.item(t, soon, id, "good", itemOK, "")
-			i.file(t, soon, "added", "me")
-			s.reported(t, id, id, "bad", mistake.text)
-			i.has(t, map[string]string{"good": "first", "added": "me"})
-
-			// A first start waits for all, and says for what.
-			newcomer := s.inject(t, "newcomer", s.addToken(t, id+"-2", map[string]string{"app": id}))
-			await(t, soon, func() string {
-				reasons := strings.Join(newcomer.engine.Status().Reasons, "; ")
-				if !strings.Contains(reasons, mistake.text) {
-					return fmt.Sprintf("the newcomer is not ready because of %q; want %q", reasons, mistake.text)
-				}
-				return ""
-			})
-			if _, err := os.Lstat(filepath.Join(newcomer.dir, "good")); !os.IsNotExist(err) {
-				t.Errorf("a first start did not wait: %v", err)
-			}
-			content := fmt.Sprintf("fixed-%d", n)
-			right := proto.Clone(good).(*credstorev1.Item)
-			right.GetFile().Path = "bad"
-			s.changeInjection(t, id, good, right)
-			newcomer.complete(t)
-			v.Put(t, "app/db", map[string]string{"k": content, "user": "me"})
-			for _, i := range []*vaultInjector{i, newcomer} {
-				i.file(t, soon, "bad", content)
-				i.has(t, map[string]string{"good": content, "bad": content})
-			}
-			v.Put(t, "app/db", map[string]string{"k": "first", "user": "me"})
-			i.file(t, soon, "good", "first")
-		})
-	}
-
-	t.Run("Group", func(t *testing.T) {
-		v.Put(t, "app/user", map[string]string{"k": "user-1"})
-		v.Put(t, "app/password", map[string]string{"k": "password-1"})
-		v.Put(t, "app/alone", map[string]string{"k": "alone-1"})
-		i := s.addWorkload(t, "group",
-			grouped(secretItem("user", "vault", "app/user", "k"), "login"),
-			grouped(secretItem("password", "vault", "app/password", "k"), "login"),
-			secretItem("alone", "vault", "app/alone", "k"))
-		i.complete(t)
-		v.Delete(t, "app/password", 1)
-		s.item(t, soon, "group", "password", itemFailed, "version 1 was deleted")
-		v.Put(t, "app/user", map[string]string{"k": "user-2"})
-		v.Put(t, "app/alone", map[string]string{"k": "alone-2"})
-		i.file(t, soon, "alone", "alone-2")
-		// The server has the new user, and the injector knows.
-		s.reported(t, "group", "group", "user", "login")
-		await(t, soon, func() string {
-			status, err := s.api.Injections.GetInjectionStatus(t.Context(), &credstorev1.GetInjectionStatusRequest{Name: defaultParent + "/injections/group"})
-			if err != nil {
-				return err.Error()
-			}
-			for _, it := range status.GetItems() {
-				if it.GetPath() == "user" && it.GetVersion() == "2" && status.GetWorkloads()[0].GetAppliedRevision() == status.GetWorkloads()[0].GetSentRevision() {
-					return ""
-				}
-			}
-			return "the second user was not sent to the injector, or is not processed"
-		})
-		i.has(t, map[string]string{"user": "user-1", "password": "password-1", "alone": "alone-2"})
-		v.Put(t, "app/password", map[string]string{"k": "password-2"})
-		i.file(t, soon, "password", "password-2")
-		i.has(t, map[string]string{"user": "user-2", "password": "password-2", "alone": "alone-2"})
-	})
-}
-
-// TestSecretStore says whose login it is or what is wrong, over TLS as well;
-// RefreshSecretStore reads what is in use, now.
-func TestConformanceVaultTestAndRefresh(t *testing.T) {
-	v := newVault(t)
-	s := newVaultSite(t)
-	s.addVault(t, v, time.Hour)
-	roleID, _ := v.AppRole(t, "other", map[string]any{"token_policies": "app"})
-	s.addLogin(t, "wrong", appRolePayload(roleID, "wrong"))
-	front := tlsFront(t, v)
-	trusted := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))
-	foreign, err := os.ReadFile(s.cfg.Dir.CA())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.addStore(t, "wrong-login", "wrong", at(v), time.Hour)
-	s.addStore(t, "over-tls", "vault-login", &credstorev1.VaultProvider{Address: front.URL, CaPem: trusted}, time.Hour)
-	s.addStore(t, "untrusted", "vault-login", &credstorev1.VaultProvider{Address: front.URL, CaPem: string(foreign)}, time.Hour)
-	s.addStore(t, "nobody-there", "vault-login", &credstorev1.VaultProvider{Address: "http://127.0.0.1:1"}, time.Hour)
-	s.addStore(t, "not-allowed", "vault-login", &credstorev1.VaultProvider{Address: "http://[::1]:8200"}, time.Hour)
-
-	for _, c := range []struct {
-		store, identity, message string
-	}{
-		{store: "vault", identity: "approle role credstore (entity "},
-		{store: "over-tls", identity: "approle role credstore (entity "},
-		{store: "wrong-login", message: "login: refused: 400 invalid role or secret ID"},
-		{store: "untrusted", message: "the certificate is signed by an unknown authority"},
-		{store: "nobody-there", message: "connection refused"},
-		{store: "not-allowed", message: "this server does not connect to ::1: it is a loopback address"},
-	} {
-		t.Run("Test/"+c.store, func(t *testing.T) {
-			got, err := s.api.Stores.TestSecretStore(t.Context(), &credstorev1.TestSecretStoreRequest{Name: storeOf(c.store)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.GetOk() != (c.message == "") || !strings.HasPrefix(got.GetIdentity(), c.identity) || !strings.Contains(got.GetMessage(), c.message) ||
-				(got.GetMessage() == "") != (c.message == "") || (got.GetIdentity() == "") != (c.identity == "") || got.GetLatency().AsDuration() <= 0 {
-				t.Errorf("the answer is %v; want identity %q, message %q", got, c.identity, c.message)
-			}
-		})
-	}
-
-	refresh := func(t *testing.T, store string, polled, changed, failed uint32) {
-		t.Helper()
-		got, err := s.api.Stores.RefreshSecretStore(t.Context(), &credstorev1.RefreshSecretStoreRequest{Name: storeOf(store)})
-		want := &credstorev1.RefreshSecretStoreResponse{Polled: polled, Changed: changed, Failed: failed}
-		if err != nil || !proto.Equal(got, want) {
-			t.Errorf("the answer is %v, %v; want %v", got, err, want)
-		}
-	}
-	t.Run("Refresh", func(t *testing.T) {
-		refresh(t, "vault", 0, 0, 0) // nothing is in use
-		for _, path := range []string{"app/a", "app/b", "app/c"} {
-			v.Put(t, path, map[string]string{"k": "first"})
-		}
-		i := s.addWorkload(t, "refresh",
-			secretItem("a", "vault", "app/a", "k"), secretItem("b", "vault", "app/b", "k"), secretItem("c", "vault", "app/c", "k"))
-		i.complete(t)
-		refresh(t, "vault", 3, 0, 0)
-		v.Put(t, "app/a", map[string]string{"k": "second"})
-		v.Delete(t, "app/b", 1)
-		refresh(t, "vault", 3, 2, 1)
-		i.file(t, soon, "a", "second")
-		s.item(t, soon, "refresh", "b", itemFailed, "version 1 was deleted")
-		s.item(t, soon, "refresh", "c", itemOK, "")
-		refresh(t, "over-tls", 0, 0, 0)
-	})
-	t.Run("OverTLS", func(t *testing.T) {
-		v.Put(t, "app/tls", map[string]string{"k": "first"})
-		i := s.addWorkload(t, "tls", secretItem("f", "over-tls", "app/tls", "k"))
-		i.complete(t)
-		v.Put(t, "app/tls", map[string]string{"k": "second"})
-		refresh(t, "over-tls", 1, 1, 0)
-		i.file(t, soon, "f", "second")
-	})
-}
-
-// tlsFront serves Vault over TLS, as a load balancer does.
-func tlsFront(t *testing.T, v *vaulttest.Server) *httptest.Server {
-	t.Helper()
-	u, err := url.Parse(v.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(u) },
-		Transport: &http.Transport{DisableKeepAlives: true},
-	}
-	front := httptest.NewTLSServer(proxy)
-	t.Cleanup(front.Close)
-	return front
 }

@@ -104,7 +104,31 @@ func newRoot(s Streams) *cobra.Command {
 		root.AddCommand(cmd)
 	}
 	root.AddCommand(newVersion(s))
+	root.InitDefaultCompletionCmd()
+	refuseUnknown(root)
 	return root
+}
+
+// refuseUnknown makes a word that is no command a mistake: cobra alone shows the
+// help of the group, and success, to a script that has a name wrong.
+func refuseUnknown(group *cobra.Command) {
+	group.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		cmd.SuggestionsMinimumDistance = 2
+		text := fmt.Sprintf("there is no command %q; see %s --help", cmd.CommandPath()+" "+args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += ", or did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return usageError{errors.New(text)}
+	}
+	group.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	for _, cmd := range group.Commands() {
+		if cmd.HasSubCommands() {
+			refuseUnknown(cmd)
+		}
+	}
 }
 
 func either(a, b string) string {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
@@ -255,7 +254,7 @@ func payloadField(m *credentialv1.Payload, field string) ([]byte, error) {
 	if field != "" {
 		return fieldOf(m, field)
 	}
-	b, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	b, err := stableJSON(m)
 	return append(b, '\n'), err
 }
 

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -34,7 +36,7 @@ func (c *connection) print(m proto.Message, t table) error {
 	if c.output == "table" {
 		return t.write(c.streams.Out)
 	}
-	b, err := protojson.MarshalOptions{Multiline: true, Indent: "  "}.Marshal(m)
+	b, err := stableJSON(m)
 	if err != nil {
 		return err
 	}
@@ -45,6 +47,19 @@ func (c *connection) print(m proto.Message, t table) error {
 	}
 	_, err = fmt.Fprintln(c.streams.Out, strings.TrimRight(string(b), "\n"))
 	return err
+}
+
+// stableJSON is a message as JSON on several lines, the same for the same
+// message: protojson alone varies its white space from build to build.
+func stableJSON(m proto.Message) ([]byte, error) {
+	b, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(b) // it may hold a payload
+	var out bytes.Buffer
+	err = json.Indent(&out, b, "", "  ")
+	return out.Bytes(), err
 }
 
 func (t table) write(w io.Writer) error {

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +80,11 @@ func (c *connection) show(m *credstorev1.WatchResponse, verbose bool) error {
 		if err != nil {
 			return err
 		}
-		return c.say("%s", b)
+		var line bytes.Buffer
+		if err := json.Compact(&line, b); err != nil {
+			return err
+		}
+		return c.say("%s", line.Bytes())
 	}
 	switch e := m.GetEvent().(type) {
 	case *credstorev1.WatchResponse_Commit_:
