@@ -130,7 +130,7 @@ func (p *paths) ok(what string, m proto.Message, err error) {
 }
 
 // fails keeps an error, with all of its details.
-func (p *paths) fails(what string, err error, want error) {
+func (p *paths) fails(what string, err, want error) {
 	p.t.Helper()
 	p.calls++
 	if err == nil || want != nil && !errors.Is(err, want) {

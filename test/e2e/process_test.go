@@ -48,7 +48,13 @@ func start(t *testing.T, log string, env []string, program string, args ...strin
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	t.Cleanup(p.kill)
+	t.Cleanup(func() {
+		p.kill()
+		// A program that is killed has no exit code to say so with.
+		if b, err := os.ReadFile(log); err == nil && bytes.Contains(b, []byte("WARNING: DATA RACE")) {
+			t.Errorf("a data race in %s:\n%s", program, tail(log))
+		}
+	})
 	return p
 }
 

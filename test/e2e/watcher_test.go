@@ -66,7 +66,7 @@ func (w *watcher) stream(ctx context.Context) error {
 		Parent: project, View: view, ResumeToken: w.token, Consumer: w.name,
 	})
 	if err != nil {
-		return nil //nolint:nilerr // the server was killed
+		return nil // the server was killed
 	}
 	resumed := w.token != ""
 	first, syncedNow := true, false
@@ -74,7 +74,7 @@ func (w *watcher) stream(ctx context.Context) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return nil //nolint:nilerr // the server was killed
+			return nil // the server was killed
 		}
 		_, reset := m.GetEvent().(*credstorev1.WatchResponse_Reset_)
 		switch {

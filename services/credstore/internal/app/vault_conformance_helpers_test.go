@@ -8,18 +8,17 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -442,8 +441,8 @@ func (i *vaultInjector) has(t *testing.T, want map[string]string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !maps.Equal(got, want) {
-		t.Errorf("the files are %v; want %v", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
 	}
 }
 

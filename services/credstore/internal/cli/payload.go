@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -145,6 +146,9 @@ func put(doc map[string]any, d protoreflect.MessageDescriptor, path string, valu
 		return usageError{fmt.Errorf("%q has no fields inside", head)}
 	case f.IsMap(), f.Kind() == protoreflect.MessageKind:
 		return usageError{fmt.Errorf("%q has fields inside: name one, as %s.NAME", head, head)}
+	case !utf8.Valid(value):
+		// JSON would put another character in the place of each bad byte.
+		return fmt.Errorf("%q must be text in UTF-8 and is not; kind opaque keeps any bytes", head)
 	default:
 		doc[head] = string(value)
 	}

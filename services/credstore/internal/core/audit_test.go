@@ -1,9 +1,13 @@
 package core_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"strings"
@@ -108,7 +112,9 @@ func TestAuditOfAccess(t *testing.T) {
 
 // A push to many watchers is one line that names them all; who may not have all
 // of it has lines of its own, and who gets no payload none.
-func TestAuditOfPush(t *testing.T) {
+func TestAuditOfPush(t *testing.T) { synctest.Test(t, testAuditOfPush) }
+
+func testAuditOfPush(t *testing.T) {
 	h := coretest.New(t)
 	create(t, h, demo, "one")
 	var all []*core.CredentialWatch
@@ -133,6 +139,7 @@ func TestAuditOfPush(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The line is there before anybody has read.
+	synctest.Wait()
 	got := departures(h)[begin:]
 	equal(t, "lines of the push", lines(got), []string{"credentials.watch demo/versions/2 other/versions/1 to 20"})
 	if seen := slices.Compact(slices.Sorted(slices.Values(got[0].Subscriptions))); len(seen) != 20 || got[0].Revision != revision(t, h) {
@@ -662,6 +669,19 @@ func TestRedaction(t *testing.T) {
 	}
 	if secretOf(p) != secret {
 		t.Fatal("the test watches the wrong thing")
+	}
+	var log bytes.Buffer
+	logger := slog.New(slog.NewJSONHandler(&log, nil))
+	logger.Info("", "set", u, "payload", p, "event", events[1])
+	slog.New(slog.NewTextHandler(&log, nil)).Info("", "set", u, "payload", p, "event", events[1])
+	inJSON, err := json.Marshal([]any{u, p, events[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{log.String(), string(inJSON), u.String(), u.GoString()} {
+		if strings.Contains(text, secret) || strings.Contains(text, base64.StdEncoding.EncodeToString([]byte(secret))) {
+			t.Errorf("the secret is in %s", text)
+		}
 	}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		for what, v := range map[string]any{"set": u, "payload": p, "event": events[1], "commit": events[1].Commit, "changes": events[1].Commit.Changes} {

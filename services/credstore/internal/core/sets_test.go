@@ -368,6 +368,7 @@ func TestValuesThatNobodyWants(t *testing.T) {
 		if _, err := h.Store.UpdateInjection(coretest.AdminContext(t), core.UpdateInjectionRequest{Name: injectionName("web"), Items: &[]core.Item{secretFile("b", "team", "app/b", "k")}}); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		select {
 		case <-changed:
 		default:
@@ -534,16 +535,15 @@ func read(ctx context.Context, s *core.SetStream, got chan<- *core.SetUpdate) {
 	}
 }
 
-// Two injections that could not be saved together can still meet, when the
-// record of one comes from elsewhere; the first keeps the path, and the other's
-// item says so.
+// Should two injections with overlapping paths meet in one set all the same,
+// the first keeps the path, and the other's item says so.
 func TestSetOverlap(t *testing.T) {
 	h := coretest.New(t)
 	create(t, h, demo, "one")
 	create(t, h, cred("other"), "two")
 	inject(t, h, "a", "web", file("dir/file", demo))
-	// A workload with both attributes matches both, which is a conflict; the
-	// check is on save, so the second comes when the first is elsewhere.
+	// Saving refuses such a pair, so the second one's records are made while the
+	// first is away, and put on disk beside it.
 	h.Stop(t)
 	saved := func() []core.Change {
 		h.Start(t)

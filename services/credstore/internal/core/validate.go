@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"slices"
 	"sort"
@@ -152,7 +153,8 @@ func (v *invalid) checkVault(field string, p *VaultProvider) {
 }
 
 func isLoopbackHost(h string) bool {
-	return h == "localhost" || h == "::1" || strings.HasPrefix(h, "127.") && strings.Count(h, ".") == 3
+	a, err := netip.ParseAddr(h) // a name like 127.example.com is none
+	return h == "localhost" || err == nil && a.Unmap().IsLoopback()
 }
 
 // cleanPath accepts a path that means the same to every parser on its way.

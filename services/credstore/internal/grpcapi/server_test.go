@@ -2,7 +2,9 @@ package grpcapi_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -720,8 +722,8 @@ func TestWatchSetOverGRPC(t *testing.T) {
 	if err != nil || len(state.GetWorkloads()) != 1 || state.GetWorkloads()[0].GetWorkload() != "pod-1" || !state.GetWorkloads()[0].GetConnected() {
 		t.Errorf("status: %v, %v", state, err)
 	}
-	// Half closed: reports are over, sets go on.
-	report(&credstorev1.WatchSetRequest_Report{Revision: set.GetRevision(), Goodbye: true})
+	// Half closed without a goodbye: reports are over, sets go on.
+	report(&credstorev1.WatchSetRequest_Report{Revision: set.GetRevision()})
 	if err := stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
@@ -730,6 +732,31 @@ func TestWatchSetOverGRPC(t *testing.T) {
 	}
 	if set = recv(); len(set.GetItems()) != 0 || !set.GetWhole() && len(set.GetRemoved()) != 1 {
 		t.Errorf("third set: %v", set.GetRemoved())
+	}
+
+	// After a goodbye the server ends the stream, and that is no error.
+	bounded, cancel := context.WithTimeout(as(t, "web"), 20*time.Second)
+	defer cancel()
+	leaving, err := f.injections.WatchSet(bounded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []*credstorev1.WatchSetRequest{
+		{Message: &credstorev1.WatchSetRequest_Open_{Open: &credstorev1.WatchSetRequest_Open{Parent: "projects/default", Workload: "pod-3"}}},
+		{Message: &credstorev1.WatchSetRequest_Report_{Report: &credstorev1.WatchSetRequest_Report{Goodbye: true}}},
+	} {
+		if err := leaving.Send(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := leaving.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = leaving.Recv()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("after a goodbye: %v, want the end of the stream", err)
 	}
 
 	bad, err := f.injections.WatchSet(as(t, "web"))

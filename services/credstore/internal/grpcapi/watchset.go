@@ -39,7 +39,10 @@ func (s injectionService) WatchSet(stream setStreamServer) error {
 	go func() { cancel(readReports(ctx, stream, reports)) }()
 	for {
 		event, err := set.Next(ctx)
-		if err != nil {
+		switch {
+		case errors.Is(err, errGoodbye):
+			return nil
+		case err != nil:
 			return err
 		}
 		message, err := encodeSetEvent(event)
@@ -78,19 +81,27 @@ func (r *reportSink) close() {
 	r.set.Close()
 }
 
-// readReports reads until the client sends no more, which by itself ends
-// nothing, or the stream ends. It returns why the stream is to end.
+// errGoodbye ends a stream as its client asked for: an injector that stops waits
+// for that, so that its goodbye is known to have arrived.
+var errGoodbye = errors.New("the client said goodbye")
+
+// readReports reads until the client sends no more, which ends nothing without a
+// goodbye before it, or the stream ends. It returns why the stream is to end.
 func readReports(ctx context.Context, stream setStreamServer, reports *reportSink) error {
 	limiter := rate.NewLimiter(reportsPerSecond, reportBurst)
+	goodbye := false
 	for {
 		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && goodbye:
+			return errGoodbye
+		case errors.Is(err, io.EOF):
 			<-ctx.Done()
 			return nil
-		}
-		if err != nil {
+		case err != nil:
 			return err
 		}
+		goodbye = m.GetReport().GetGoodbye()
 		report, err := setReport(m)
 		if err != nil {
 			return err
