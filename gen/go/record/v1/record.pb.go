@@ -1422,6 +1422,52 @@ func (x *VersionChange) GetVersion() *Version {
 	return nil
 }
 
+// Tomb is what is kept of a deleted credential while watchers may resume from
+// before.
+type Tomb struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tomb) Reset() {
+	*x = Tomb{}
+	mi := &file_record_v1_record_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tomb) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tomb) ProtoMessage() {}
+
+func (x *Tomb) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tomb.ProtoReflect.Descriptor instead.
+func (*Tomb) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Tomb) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
 // Named is a credential with its name; one that was deleted has only that.
 type Credentials_Named struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1433,7 +1479,7 @@ type Credentials_Named struct {
 
 func (x *Credentials_Named) Reset() {
 	*x = Credentials_Named{}
-	mi := &file_record_v1_record_proto_msgTypes[25]
+	mi := &file_record_v1_record_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1491,7 @@ func (x *Credentials_Named) String() string {
 func (*Credentials_Named) ProtoMessage() {}
 
 func (x *Credentials_Named) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[25]
+	mi := &file_record_v1_record_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1704,9 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x15.record.v1.CredentialR\n" +
 	"credential\x12,\n" +
-	"\aversion\x18\x02 \x01(\v2\x12.record.v1.VersionR\aversionB:Z8github.com/credstore/credstore/gen/go/record/v1;recordv1b\x06proto3"
+	"\aversion\x18\x02 \x01(\v2\x12.record.v1.VersionR\aversion\"\x18\n" +
+	"\x04Tomb\x12\x10\n" +
+	"\x03uid\x18\x01 \x01(\tR\x03uidB:Z8github.com/credstore/credstore/gen/go/record/v1;recordv1b\x06proto3"
 
 var (
 	file_record_v1_record_proto_rawDescOnce sync.Once
@@ -1672,7 +1720,7 @@ func file_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_record_v1_record_proto_rawDescData
 }
 
-var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_record_v1_record_proto_goTypes = []any{
 	(*Project)(nil),               // 0: record.v1.Project
 	(*Credential)(nil),            // 1: record.v1.Credential
@@ -1690,56 +1738,57 @@ var file_record_v1_record_proto_goTypes = []any{
 	(*Request)(nil),               // 13: record.v1.Request
 	(*Credentials)(nil),           // 14: record.v1.Credentials
 	(*VersionChange)(nil),         // 15: record.v1.VersionChange
-	nil,                           // 16: record.v1.Project.LabelsEntry
-	nil,                           // 17: record.v1.Credential.LabelsEntry
-	nil,                           // 18: record.v1.Credential.FactsEntry
-	nil,                           // 19: record.v1.Version.FactsEntry
-	nil,                           // 20: record.v1.SecretStore.LabelsEntry
-	nil,                           // 21: record.v1.Injection.LabelsEntry
-	nil,                           // 22: record.v1.Injection.SelectorEntry
-	nil,                           // 23: record.v1.Token.AttributesEntry
-	nil,                           // 24: record.v1.Value.DataEntry
-	(*Credentials_Named)(nil),     // 25: record.v1.Credentials.Named
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*Tomb)(nil),                  // 16: record.v1.Tomb
+	nil,                           // 17: record.v1.Project.LabelsEntry
+	nil,                           // 18: record.v1.Credential.LabelsEntry
+	nil,                           // 19: record.v1.Credential.FactsEntry
+	nil,                           // 20: record.v1.Version.FactsEntry
+	nil,                           // 21: record.v1.SecretStore.LabelsEntry
+	nil,                           // 22: record.v1.Injection.LabelsEntry
+	nil,                           // 23: record.v1.Injection.SelectorEntry
+	nil,                           // 24: record.v1.Token.AttributesEntry
+	nil,                           // 25: record.v1.Value.DataEntry
+	(*Credentials_Named)(nil),     // 26: record.v1.Credentials.Named
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_record_v1_record_proto_depIdxs = []int32{
-	16, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
-	26, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
-	26, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
-	17, // 3: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
-	18, // 4: record.v1.Credential.facts:type_name -> record.v1.Credential.FactsEntry
-	26, // 5: record.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	26, // 6: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	26, // 7: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
-	26, // 8: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
-	19, // 9: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
-	26, // 10: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	26, // 11: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
-	26, // 12: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 13: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
+	17, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
+	27, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
+	27, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
+	18, // 3: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
+	19, // 4: record.v1.Credential.facts:type_name -> record.v1.Credential.FactsEntry
+	27, // 5: record.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 6: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	27, // 7: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
+	27, // 8: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
+	20, // 9: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
+	27, // 10: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	27, // 11: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
+	27, // 12: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
+	21, // 13: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
 	4,  // 14: record.v1.SecretStore.vault:type_name -> record.v1.VaultProvider
-	27, // 15: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
-	26, // 16: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
-	26, // 17: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
-	21, // 18: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
-	22, // 19: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
+	28, // 15: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
+	27, // 16: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
+	27, // 17: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
+	22, // 18: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
+	23, // 19: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
 	6,  // 20: record.v1.Injection.items:type_name -> record.v1.Item
-	26, // 21: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
-	26, // 22: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
+	27, // 21: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
+	27, // 22: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
 	7,  // 23: record.v1.Item.credential:type_name -> record.v1.CredentialSource
 	8,  // 24: record.v1.Item.secret:type_name -> record.v1.SecretSource
 	9,  // 25: record.v1.Item.file:type_name -> record.v1.File
-	26, // 26: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
-	26, // 27: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
-	23, // 28: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
-	26, // 29: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	26, // 30: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
-	24, // 31: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
-	26, // 32: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
-	26, // 33: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
-	26, // 34: record.v1.Request.time:type_name -> google.protobuf.Timestamp
-	25, // 35: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
+	27, // 26: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 27: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
+	24, // 28: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
+	27, // 29: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 30: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	25, // 31: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
+	27, // 32: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
+	27, // 33: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
+	27, // 34: record.v1.Request.time:type_name -> google.protobuf.Timestamp
+	26, // 35: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
 	1,  // 36: record.v1.VersionChange.credential:type_name -> record.v1.Credential
 	2,  // 37: record.v1.VersionChange.version:type_name -> record.v1.Version
 	1,  // 38: record.v1.Credentials.Named.credential:type_name -> record.v1.Credential
@@ -1770,7 +1819,7 @@ func file_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_v1_record_proto_rawDesc), len(file_record_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -37,7 +37,7 @@ const (
 	// soon is the limit for what takes no poll: a push, a call, a first read.
 	soon = 15 * time.Second
 	// recovery is the limit for what comes back by itself after a few pauses.
-	recovery = 30 * time.Second
+	recovery = time.Minute
 )
 
 // vaultSite is a credstore in this process, on a folder that outlives it, and

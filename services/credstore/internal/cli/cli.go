@@ -53,10 +53,10 @@ func describe(err error) string {
 		var text strings.Builder
 		text.WriteString(err.Error())
 		for _, u := range inUse.Usages {
-			text.WriteString(fmt.Sprintf("\n  %s  %s", u.GetSource(), u.GetUser()))
+			_, _ = fmt.Fprintf(&text, "\n  %s  %s", u.GetSource(), u.GetUser())
 		}
 		for _, c := range inUse.Consumers {
-			text.WriteString(fmt.Sprintf("\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion()))
+			_, _ = fmt.Fprintf(&text, "\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion())
 		}
 		return text.String()
 	}
@@ -65,7 +65,7 @@ func describe(err error) string {
 		var text strings.Builder
 		text.WriteString("the server refuses the request:")
 		for _, v := range invalid.Violations {
-			text.WriteString(fmt.Sprintf("\n  %s: %s", v.Field, v.Description))
+			_, _ = fmt.Fprintf(&text, "\n  %s: %s", v.Field, v.Description)
 		}
 		return text.String()
 	}

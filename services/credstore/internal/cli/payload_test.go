@@ -58,7 +58,8 @@ func TestPayloadByFields(t *testing.T) {
 		"bytes as they are":                   {payloadFlags{kind: "opaque", secrets: []string{"data.key=-"}}, "\x00\xff\n", opaque(map[string][]byte{"key": []byte("\x00\xff\n")})},
 		"a key with dots":                     {payloadFlags{kind: "opaque", secrets: []string{"data.ca.crt=-"}}, "x", opaque(map[string][]byte{"ca.crt": []byte("x")})},
 		"a message inside": {
-			payloadFlags{kind: "vault", set: []string{"appRole.roleId=r", "appRole.mount=m"}, secrets: []string{"appRole.secretId=-"}}, secret,
+			payloadFlags{kind: "vault", set: []string{"appRole.roleId=r", "appRole.mount=m"}, secrets: []string{"appRole.secretId=-"}},
+			secret,
 			&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{Method: &credentialv1.Vault_AppRole_{
 				AppRole: &credentialv1.Vault_AppRole{RoleId: "r", SecretId: secret, Mount: "m"},
 			}}}},

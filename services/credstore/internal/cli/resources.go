@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -40,14 +39,17 @@ func readResource(s Streams, file string, m proto.Message) error {
 	if err != nil {
 		return err
 	}
+	// The parsers' errors quote what they stumble over, which may be a secret.
 	if b, err = yaml.YAMLToJSONStrict(b); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	if !json.Valid(b) {
-		return fmt.Errorf("%s is neither JSON nor YAML", file)
+		return fmt.Errorf("%s is neither JSON nor YAML, or has a key twice", file)
 	}
 	if err := protojson.Unmarshal(b, m); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		var fields []string
+		for i := range m.ProtoReflect().Descriptor().Fields().Len() {
+			fields = append(fields, m.ProtoReflect().Descriptor().Fields().Get(i).JSONName())
+		}
+		return fmt.Errorf("%s is not what is wanted: a field is misspelt or of another type (quote values such as y, n and 0400); the top-level fields are %s",
+			file, strings.Join(fields, ", "))
 	}
 	return nil
 }

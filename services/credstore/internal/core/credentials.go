@@ -220,6 +220,9 @@ func (s *Store) planCreate(v view, p *plan, r *CreateCredentialRequest, uid stri
 		NextVersion: 1, CreateTime: now, UpdateTime: now,
 	}
 	p.require(Absent, key, 0)
+	if _, ok := v.get(keyGone(r.Name)); ok {
+		p.remove(keyGone(r.Name))
+	}
 	if err := s.addVersion(p, c, r.Payload, now); err != nil {
 		return nil, err
 	}
@@ -270,7 +273,7 @@ func (s *Store) planDelete(v view, p *plan, r *DeleteCredentialRequest) error {
 		p.remove(key)
 		return true
 	})
-	return nil
+	return s.put(p, keyGone(r.Name), encodeTomb(c.UID))
 }
 
 // editable returns a copy of a credential that a plan may change.

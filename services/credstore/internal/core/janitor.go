@@ -30,8 +30,8 @@ func (s *Store) runJanitor(ctx context.Context) {
 	}
 }
 
-// cleanUp removes lapsed usages, old requests, and values that no injection
-// wants. Each removal holds only if nobody changed the record meanwhile.
+// cleanUp removes lapsed usages, old requests, what was kept of credentials for
+// watchers that cannot resume any more, and values that no injection wants. Each removal holds only if nobody changed the record meanwhile.
 func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 	v := s.model.view()
 	p := &plan{}
@@ -48,6 +48,12 @@ func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 	})
 	v.scan(prefixRequest, func(key string, e entry) bool {
 		if r, ok := e.value.(*request); ok && now.Sub(r.time) >= requestMemory {
+			return drop(key, e)
+		}
+		return true
+	})
+	v.scan(prefixGone, func(key string, e entry) bool {
+		if e.rev <= v.compacted {
 			return drop(key, e)
 		}
 		return true

@@ -24,6 +24,7 @@ import (
 //	value/{project}/{secretStore uid}/{locator}
 //	request/{project}/{digest}
 //	guard/{project}
+//	gone/{project}/{credential}             what watchers are told of a deleted one
 //	seal/keys
 const (
 	prefixProject = "project/"
@@ -33,6 +34,7 @@ const (
 	prefixValue   = "value/"
 	prefixRequest = "request/"
 	prefixGuard   = "guard/"
+	prefixGone    = "gone/"
 	// KeySeal holds the sealer's wrapped keys, the one record that is not
 	// sealed by the sealer.
 	KeySeal = "seal/keys"
@@ -44,6 +46,8 @@ const (
 )
 
 func keyProject(p resourcename.Project) string { return prefixProject + p.ID }
+
+func keyGone(c resourcename.Credential) string { return prefixGone + c.Project + "/" + c.ID }
 
 // keyGuard is changed with every change of the project's injections.
 func keyGuard(project string) string { return prefixGuard + project }

@@ -156,7 +156,8 @@ func (m *model) load(ctx context.Context, storage Storage) (Feed, error) {
 				continue
 			}
 			if _, ok := m.state.Get(ch.Key); !ok {
-				m.bury(ch.Key, c.Revision, "")
+				gone, _, _ := lookup[tomb](m.loading(), keyGone(credentialOfKey(ch.Key)))
+				m.bury(ch.Key, c.Revision, gone.uid)
 			}
 		}
 	}
@@ -167,6 +168,9 @@ func (m *model) load(ctx context.Context, storage Storage) (Feed, error) {
 	}
 	return feed, nil
 }
+
+// loading is the state of a model that nobody else has yet.
+func (m *model) loading() view { return view{state: m.state} }
 
 func isCredentialKey(key string) bool {
 	_, kind, _, ok := splitIn(key)
@@ -217,6 +221,8 @@ func decodeRecord(key string, plain []byte, rev Revision) (any, error) {
 		return decodeValue(plain)
 	case strings.HasPrefix(key, prefixRequest):
 		return decodeRequest(plain, rev)
+	case strings.HasPrefix(key, prefixGone):
+		return decodeTomb(plain)
 	case strings.HasPrefix(key, prefixGuard):
 		return nil, nil //nolint:nilnil // a guard has only a revision
 	}

@@ -206,6 +206,18 @@ func decodeCredentials(b []byte, rev Revision) ([]*Credential, error) {
 	return out, nil
 }
 
+// tomb is what is kept of a deleted credential for as long as a watcher may
+// resume from before.
+type tomb struct{ uid string }
+
+func encodeTomb(uid string) proto.Message { return &recordv1.Tomb{Uid: uid} }
+
+func decodeTomb(b []byte) (tomb, error) {
+	var m recordv1.Tomb
+	err := proto.Unmarshal(b, &m)
+	return tomb{uid: m.GetUid()}, err
+}
+
 func encodeStore(s *SecretStore) proto.Message {
 	m := &recordv1.SecretStore{
 		Uid: s.UID, Description: s.Description, Labels: s.Labels, Credential: s.Credential.String(),
