@@ -166,8 +166,11 @@ func (w *world) issueTokens(t *testing.T) {
 		},
 		"nameless": {Role: core.Workload},
 		"revoked":  {Role: core.Reader},
-		"expired":  {Role: core.Reader, ExpireTime: time.Now().Add(20 * time.Millisecond)},
+		"expired":  {Role: core.Reader},
 	} {
+		if name == "expired" {
+			r.ExpireTime = time.Now().Add(200 * time.Millisecond)
+		}
 		r.Name = resourcename.Token{Project: core.DefaultProject, ID: name}
 		_, secret, err := w.server.Store().CreateToken(core.AsSystem(t.Context()), r)
 		if err != nil {

@@ -95,6 +95,7 @@ func goldenRecords() map[string]struct {
 		"request": {request, func(b []byte) (any, error) { return decodeRequest(b, goldenRevision) }, &requestRecord{
 			digest: digest, name: "projects/p", response: []byte{8, 1}, time: at(1), rev: goldenRevision,
 		}},
+		"tomb":   {encodeTomb(uid), func(b []byte) (any, error) { return decodeTomb(b) }, tomb{uid: uid}},
 		"answer": {encodeCredentials(named), func(b []byte) (any, error) { return decodeCredentials(b, goldenRevision) }, named},
 		"answer of a version": {
 			&recordv1.VersionChange{Credential: asCredentialRecord(c), Version: asVersionRecord(v)},
@@ -154,7 +155,7 @@ func TestGoldenRecords(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if diff := cmp.Diff(r.want, got, cmp.AllowUnexported(Token{}, Value{}, requestRecord{})); diff != "" {
+		if diff := cmp.Diff(r.want, got, cmp.AllowUnexported(Token{}, Value{}, requestRecord{}, tomb{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 		// Every field of the record is set in the vector, so that none is
@@ -198,6 +199,7 @@ func TestGoldenKeys(t *testing.T) {
 		keyUsage(resourcename.Usage{Project: "p", Collection: resourcename.SecretStores, Resource: "s", ID: "u"}):           "usage/p/store/s/u",
 		keyValue(Locator{Project: "p", StoreUID: "uid", Path: "app/db", Version: 3}):                                        "value/p/uid/05ec7f395b5122d3896330a943bf6d23",
 		keyRequest("p", principal, "CreateCredential", "r"):                                                                 "request/p/83ea16e912bebc040bc5e6d9d4bc9a2a",
+		keyGone(cn):   "gone/p/c",
 		keyGuard("p"): "guard/p",
 		KeySeal:       "seal/keys",
 	} {

@@ -49,6 +49,7 @@ func everyKind(t *testing.T, h *coretest.Harness) {
 	rotate(t, h, demo, "two")
 	create(t, h, cred("other"), "another")
 	for _, id := range []string{"s-1", "s-2"} {
+		remove(t, h, create(t, h, cred("gone-"+id), "x").Name)
 		st := vaultStore(t, h, id)
 		inject(t, h, id, id, secretFile("f", id, "app", "key"), file("g", demo))
 		if _, err := h.Store.PutValue(ctx, core.Locator{Project: "default", StoreUID: st.UID, Path: "app"}, core.ValueUpdate{State: core.ValueOK, Version: "1", Data: map[string][]byte{"key": []byte("value of " + id)}}); err != nil {
@@ -107,7 +108,7 @@ func TestTampering(t *testing.T) {
 		}
 		kinds[kind] = append(kinds[kind], key)
 	}
-	for _, kind := range []string{"project", "credential", "injection", "store", "token", "version", "usage", "value", "request", "guard"} {
+	for _, kind := range []string{"project", "credential", "injection", "store", "token", "version", "gone", "usage", "value", "request", "guard"} {
 		if len(kinds[kind]) == 0 {
 			t.Errorf("there is no record of kind %s: %v", kind, kinds)
 			continue

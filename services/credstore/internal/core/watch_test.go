@@ -505,10 +505,20 @@ func TestWatchResumable(t *testing.T) {
 	})
 	t.Run("changes before the restart", func(t *testing.T) {
 		h, token := start(t, core.WatchRequest{})
+		b, err := h.Store.GetCredential(coretest.AdminContext(t), cred("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		change(t, h)
 		h.Stop(t)
 		h.Start(t)
-		equal(t, "events", brief(untilSynced(t, watch(t, h, core.WatchRequest{ResumeToken: token}))), missed)
+		events := untilSynced(t, watch(t, h, core.WatchRequest{ResumeToken: token}))
+		equal(t, "events", brief(events), missed)
+		for _, ch := range events[0].Commit.Changes {
+			if ch.Credential.UID == "" || ch.Credential.Name == b.Name && ch.Credential.UID != b.UID {
+				t.Errorf("a change of %s with uid %q", ch.Credential.Name, ch.Credential.UID)
+			}
+		}
 	})
 	t.Run("changes after the restart", func(t *testing.T) {
 		h, token := start(t, core.WatchRequest{})

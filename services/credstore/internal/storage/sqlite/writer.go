@@ -30,7 +30,13 @@ type writer struct {
 	waiters  []*request // compactions that wait for trimGoal
 	walPages int        // pages written since the last checkpoint
 	dirty    bool       // the write-ahead log was written since it was truncated
+
+	lastGroup int           // requests of the last group
+	writeTime time.Duration // what a group takes, averaged over the last few
 }
+
+// maxPatience bounds how long a group waits for those who are about to commit.
+const maxPatience = 2 * time.Millisecond
 
 // blockMark is a row of the log without its content.
 type blockMark struct {
@@ -80,7 +86,10 @@ func (w *writer) run() {
 		}
 		if first != nil {
 			group = w.gather(append(group[:0], first))
+			w.lastGroup = len(group)
+			began := time.Now()
 			w.serve(group)
+			w.writeTime += (time.Since(began) - w.writeTime) / 8
 			clear(group)
 		}
 		if ticked {
@@ -115,24 +124,43 @@ func (w *writer) next(tick <-chan time.Time) (r *request, open, ticked bool) {
 }
 
 // gather adds the requests that wait already. Those who were just answered are
-// about to ask again: the scheduler lets them, for it costs less than a second
-// transaction.
+// about to ask again, and a second transaction costs more than waiting for them:
+// the scheduler lets those in this process, and when the last group was larger,
+// a part of what a transaction takes is spent on those who come over a network.
+// If they do not come, the next group expects fewer; one writer alone never
+// waits.
 func (w *writer) gather(group []*request) []*request {
 	bytes := group[0].bytes
+	var patience <-chan time.Time
 	for yields := 0; len(group) < w.s.opts.MaxBatch && bytes < groupBytes; {
+		var r *request
+		open := true
 		select {
-		case r, open := <-w.s.requests:
-			if !open {
-				return group
-			}
-			group = append(group, r)
-			bytes += r.bytes
+		case r, open = <-w.s.requests:
 		default:
-			if yields++; yields > 2 {
+			if yields++; yields <= 2 {
+				runtime.Gosched()
+				continue
+			}
+			if len(group) >= w.lastGroup-w.lastGroup/4 {
 				return group
 			}
-			runtime.Gosched()
+			if patience == nil {
+				t := time.NewTimer(min(w.writeTime/2, maxPatience))
+				defer t.Stop()
+				patience = t.C
+			}
+			select {
+			case r, open = <-w.s.requests:
+			case <-patience:
+				return group
+			}
 		}
+		if !open {
+			return group
+		}
+		group = append(group, r)
+		bytes += r.bytes
 	}
 	return group
 }
