@@ -196,6 +196,3 @@ func stamps(t *testing.T, root string) map[string]string {
 	}
 	return got
 }
-
-//go:fix inline
-func ptr[T any](v T) *T { return new(v) }

@@ -2759,7 +2759,8 @@ func (*WatchResponse_Heartbeat) Descriptor() ([]byte, []int) {
 // see. While a stream is catching up it is the last change of every credential
 // that changed after from_revision and up to revision; such a bracket may come
 // in several messages with the same two revisions, and after the last of them
-// what was sent equals the store at revision.
+// what was sent equals the store at revision. A bracket of a stream with a
+// filter may say LEFT_FILTER or DELETE of a credential that it never had.
 type WatchResponse_Commit struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Changes []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`

@@ -146,7 +146,7 @@ const readerPause = 50 * time.Microsecond
 func (d *dev) awaitFile(ctx context.Context, name, content string) error {
 	path := filepath.Join(d.filesDir(), name)
 	for {
-		b, err := os.ReadFile(path) //nolint:gosec // a file of the demonstration's
+		b, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}

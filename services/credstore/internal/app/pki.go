@@ -120,11 +120,11 @@ func makeCertificate(template, parent *x509.Certificate, parentKey *ecdsa.Privat
 // loadPair reads a certificate and its key; fs.ErrNotExist means that there is
 // no certificate.
 func loadPair(certPath, keyPath string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	certPEM, err := os.ReadFile(certPath) //nolint:gosec // a path of the operator's
+	certPEM, err := os.ReadFile(certPath)
 	if err != nil {
 		return nil, nil, err
 	}
-	keyPEM, err := os.ReadFile(keyPath) //nolint:gosec // a path of the operator's
+	keyPEM, err := os.ReadFile(keyPath)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s has no key beside it: %s", certPath, err) //nolint:errorlint // it must not look like "there is none"
 	}
@@ -142,12 +142,12 @@ func loadPair(certPath, keyPath string) (*x509.Certificate, *ecdsa.PrivateKey, e
 // writeFile writes a whole file or nothing: what stands at path afterwards has
 // reached the disk.
 func writeFile(path string, content []byte, mode os.FileMode) (err error) {
-	old, err := os.ReadFile(path) //nolint:gosec // a path of the operator's
+	old, err := os.ReadFile(path)
 	if err == nil && bytes.Equal(old, content) {
 		return nil
 	}
 	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode) //nolint:gosec // a path of the operator's
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/credstore/credstore/pkg/resourcename"
@@ -76,12 +77,7 @@ type Principal struct {
 
 // Names says whether the principal's token names the credential.
 func (p *Principal) Names(c resourcename.Credential) bool {
-	for _, n := range p.Credentials {
-		if n == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(p.Credentials, c)
 }
 
 type principalKey struct{}

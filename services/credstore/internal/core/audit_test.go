@@ -134,7 +134,7 @@ func testAuditOfPush(t *testing.T) {
 	begin := len(departures(h))
 	if _, err := h.Store.BatchWrite(coretest.AdminContext(t), core.BatchWriteRequest{Project: demoProject, Operations: []core.BatchOperation{
 		{Create: &core.CreateCredentialRequest{Name: cred("other"), Labels: map[string]string{"team": "a"}, Payload: coretest.Basic(t, "a", "b")}},
-		{Update: &core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.Basic(t, "a", "two"))}},
+		{Update: &core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.Basic(t, "a", "two"))}},
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestAuditFailureParksStreams(t *testing.T) {
 			answers <- answer{what: "set", at: time.Since(start), set: u}
 		})
 		for i := range 3 {
-			if _, err := writer.UpdateCredential(coretest.AdminContext(t), core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.Basic(t, "a", fmt.Sprint("new ", i)))}); err != nil {
+			if _, err := writer.UpdateCredential(coretest.AdminContext(t), core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.Basic(t, "a", fmt.Sprint("new ", i)))}); err != nil {
 				t.Error(err)
 			}
 			if i == 0 {
@@ -538,8 +538,8 @@ func TestEveryMethodAsksFirst(t *testing.T) {
 
 	known := methods()
 	s := reflect.TypeFor[*core.Store]()
-	for n := range s.NumMethod() {
-		name := s.Method(n).Name
+	for method := range s.Methods() {
+		name := method.Name
 		_, isKnown := known[name]
 		_, isInternal := internalMethods[name]
 		if isKnown == isInternal {
@@ -636,7 +636,7 @@ func TestUseIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	used("a selector hands the same to others", "credentials.use "+demo.String(), "secretStores.use "+st.Name.String())
-	if _, err := h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Description: pointer("d")}); err != nil {
+	if _, err := h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Description: new("d")}); err != nil {
 		t.Fatal(err)
 	}
 	used("a description")
@@ -644,7 +644,7 @@ func TestUseIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	used("an address sends the credential elsewhere", "credentials.use "+st.Credential.String())
-	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, PollInterval: pointer(time.Minute)}); err != nil {
+	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, PollInterval: new(time.Minute)}); err != nil {
 		t.Fatal(err)
 	}
 	used("an interval")

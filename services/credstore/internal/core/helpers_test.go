@@ -23,8 +23,6 @@ func cred(id string) resourcename.Credential {
 	return resourcename.Credential{Project: demoProject.ID, ID: id}
 }
 
-func pointer[T any](v T) *T { return &v }
-
 func equal(t *testing.T, what string, got, want any, opts ...gocmp.Option) {
 	t.Helper()
 	if diff := gocmp.Diff(want, got, opts...); diff != "" {

@@ -31,7 +31,8 @@ func (s *Store) runJanitor(ctx context.Context) {
 }
 
 // cleanUp removes lapsed usages, old requests, what was kept of credentials for
-// watchers that cannot resume any more, and values that no injection wants. Each removal holds only if nobody changed the record meanwhile.
+// watchers that cannot resume any more, and values that no injection wants. Each
+// removal holds only if nobody changed the record meanwhile.
 func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 	v := s.model.view()
 	p := &plan{}

@@ -77,7 +77,8 @@ func (s *Store) ListProjects(ctx context.Context, page Page) ([]*Project, string
 	})
 }
 
-// DeleteProject removes an empty project, and what is left of requests in it.
+// DeleteProject removes an empty project. Requests that were made in it are
+// remembered as long as all others.
 func (s *Store) DeleteProject(ctx context.Context, r DeleteRequest[resourcename.Project]) error {
 	if err := s.permit(ctx, ProjectsDelete, r.Name, r.Name); err != nil {
 		return err

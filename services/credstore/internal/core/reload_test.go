@@ -47,7 +47,7 @@ func TestFeedCompactedUnderTheStore(t *testing.T) {
 		// The other server writes while this one waits for its feed, and then all
 		// history goes.
 		for i := range 40 {
-			if _, err := writer.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.Basic(t, "a", fmt.Sprint("new ", i)))}); err != nil {
+			if _, err := writer.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.Basic(t, "a", fmt.Sprint("new ", i)))}); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -66,7 +66,7 @@ func mutations() []mutation {
 			return s.CreateCredential(ctx, core.CreateCredentialRequest{Mutation: m, Name: demo, Description: "d", Labels: map[string]string{"a": "b"}, Payload: coretest.Basic(t, "bot", "one")})
 		}},
 		{"UpdateCredential", hasDemo, func(t *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
-			return s.UpdateCredential(ctx, core.UpdateCredentialRequest{Mutation: m, Name: demo, Payload: pointer(coretest.Basic(t, "bot", "two"))})
+			return s.UpdateCredential(ctx, core.UpdateCredentialRequest{Mutation: m, Name: demo, Payload: new(coretest.Basic(t, "bot", "two"))})
 		}},
 		{"DeleteCredential", hasDemo, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			return nil, s.DeleteCredential(ctx, core.DeleteCredentialRequest{Mutation: m, Name: demo})
@@ -77,7 +77,7 @@ func mutations() []mutation {
 		}, func(t *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			return s.BatchWrite(ctx, core.BatchWriteRequest{Mutation: m, Project: demoProject, Operations: []core.BatchOperation{
 				{Create: &core.CreateCredentialRequest{Name: cred("new"), Payload: coretest.Basic(t, "bot", "one")}},
-				{Update: &core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.Basic(t, "bot", "two"))}},
+				{Update: &core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.Basic(t, "bot", "two"))}},
 				{Delete: &core.DeleteCredentialRequest{Name: cred("old")}},
 			}})
 		}},
@@ -104,7 +104,7 @@ func mutations() []mutation {
 			return s.CreateSecretStore(ctx, r)
 		}},
 		{"UpdateSecretStore", hasStore, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
-			return s.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Mutation: m, Name: storeName("team"), PollInterval: pointer(time.Minute)})
+			return s.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Mutation: m, Name: storeName("team"), PollInterval: new(time.Minute)})
 		}},
 		{"DeleteSecretStore", hasStore, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			return nil, s.DeleteSecretStore(ctx, core.DeleteRequest[resourcename.SecretStore]{Mutation: m, Name: storeName("team")})
@@ -112,7 +112,7 @@ func mutations() []mutation {
 		{"CreateInjection", hasDemo, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			r := injectRequest("web", "web", core.Item{
 				Credential: &core.CredentialSource{Name: demo, Field: "password"}, Group: "g",
-				File: core.FileTarget{Path: "f", Mode: 0o440, UID: pointer(uint32(0)), GID: pointer(uint32(7))},
+				File: core.FileTarget{Path: "f", Mode: 0o440, UID: new(uint32(0)), GID: new(uint32(7))},
 			})
 			r.Mutation = m
 			return s.CreateInjection(ctx, r)
@@ -269,7 +269,7 @@ func TestRequestIDIsForgottenAfterADay(t *testing.T) {
 		ctx := coretest.AdminContext(t)
 		m := core.Mutation{RequestID: "r", Digest: digest("d")}
 		set := func() *core.Credential {
-			c, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Mutation: m, Name: demo, Description: pointer("d")})
+			c, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Mutation: m, Name: demo, Description: new("d")})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -147,7 +147,7 @@ func TestSetWholeThenDeltas(t *testing.T) {
 		create(t, h, demo, "one")
 		create(t, h, cred("other"), "two")
 		grouped := file("b", cred("other"))
-		grouped.Group, grouped.File.Mode, grouped.File.UID = "db", 0o440, pointer(uint32(1000))
+		grouped.Group, grouped.File.Mode, grouped.File.UID = "db", 0o440, new(uint32(1000))
 		inject(t, h, "web", "web", file("a", demo), grouped)
 		s := openSet(t, h, "web", core.OpenSetRequest{})
 		d := newDisk()
@@ -160,7 +160,7 @@ func TestSetWholeThenDeltas(t *testing.T) {
 		equal(t, "on disk", d.contents, map[string]string{"web/a": "one", "web/b": "two"})
 		b := u.Items[1]
 		equal(t, "an item", []any{b.Injection, b.File, b.Group, b.State, b.Version}, []any{
-			injectionName("web"), core.FileTarget{Path: "b", Mode: 0o440, UID: pointer(uint32(1000))}, "db", core.ItemOK, "projects/default/credentials/other/versions/1",
+			injectionName("web"), core.FileTarget{Path: "b", Mode: 0o440, UID: new(uint32(1000))}, "db", core.ItemOK, "projects/default/credentials/other/versions/1",
 		})
 		if u.Items[0].File.Mode != 0o400 || u.Revision != revision(t, h) {
 			t.Errorf("the default mode is %o; the set's revision %d of %d", u.Items[0].File.Mode, u.Revision, revision(t, h))
@@ -267,7 +267,7 @@ func TestSetOfValues(t *testing.T) {
 		s, d := openSet(t, h, "web", core.OpenSetRequest{}), newDisk()
 		d.apply(t, nextSet(t, s))
 		const key, whole = "web/key", "web/whole"
-		both := func(k string, w string) map[string]string { return map[string]string{key: k, whole: w} }
+		both := func(k, w string) map[string]string { return map[string]string{key: k, whole: w} }
 		equal(t, "before the first poll", d.states, map[string]core.ItemState{key: core.ItemFailed, whole: core.ItemFailed})
 
 		steps := []struct {
@@ -383,7 +383,7 @@ func TestValuesThatNobodyWants(t *testing.T) {
 		}
 		// A login of another version is news for the broker.
 		_, changed = h.Store.Wanted()
-		if _, err := h.Store.UpdateCredential(coretest.AdminContext(t), core.UpdateCredentialRequest{Name: st.Credential, Payload: pointer(coretest.VaultToken(t, "hvs.new"))}); err != nil {
+		if _, err := h.Store.UpdateCredential(coretest.AdminContext(t), core.UpdateCredentialRequest{Name: st.Credential, Payload: new(coretest.VaultToken(t, "hvs.new"))}); err != nil {
 			t.Fatal(err)
 		}
 		<-changed

@@ -116,8 +116,7 @@ func makeDefaultProject(ctx context.Context, cfg Config) error {
 		If:      []Precondition{{Condition: Absent, Key: key}},
 		Changes: []Change{{Key: key, Value: sealed}},
 	})
-	var lost *PreconditionError
-	if errors.As(err, &lost) {
+	if _, ok := errors.AsType[*PreconditionError](err); ok {
 		return nil // another server was faster
 	}
 	return err
@@ -304,8 +303,7 @@ func (s *Store) mutate(ctx context.Context, validateOnly bool, planFn func(view)
 			}
 			return rev, nil
 		}
-		var lost *PreconditionError
-		if !errors.As(err, &lost) {
+		if _, ok := errors.AsType[*PreconditionError](err); !ok {
 			return 0, s.storageError(ctx, err)
 		}
 		if err := s.catchUp(ctx); err != nil {

@@ -146,7 +146,7 @@ func TestUsagesFollowUpdates(t *testing.T) {
 	if _, err := h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Items: &[]core.Item{file("one", cred("b")), secretFile("s", "team", "p", "k")}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: pointer(cred("next-login"))}); err != nil {
+	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: new(cred("next-login"))}); err != nil {
 		t.Fatal(err)
 	}
 	for id, want := range map[string]bool{"a": true, "b": false, "team-login": true, "next-login": false} {
@@ -157,7 +157,7 @@ func TestUsagesFollowUpdates(t *testing.T) {
 	// What does not exist cannot be named, nor what lies in another project.
 	_, err := h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Items: &[]core.Item{file("one", cred("a"))}})
 	wantReason(t, "an injection of a deleted credential", err, core.ErrNotFound, core.ReasonNotFound)
-	_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: pointer(cred("team-login"))})
+	_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: new(cred("team-login"))})
 	wantReason(t, "a store of a deleted credential", err, core.ErrNotFound, core.ReasonNotFound)
 	makeProject(t, h, "other")
 	elsewhere := resourcename.Credential{Project: "other", ID: "a"}
@@ -166,7 +166,7 @@ func TestUsagesFollowUpdates(t *testing.T) {
 	}
 	_, err = h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Items: &[]core.Item{file("one", elsewhere)}})
 	wantField(t, "an injection of another project's credential", err, "injection.items[0].credential.name")
-	_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: pointer(cred("b"))})
+	_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: st.Name, Credential: new(cred("b"))})
 	wantField(t, "a store with a credential of another kind", err, "secretStore.credential")
 	consistent(t, h)
 }
@@ -622,7 +622,7 @@ func TestPathConflicts(t *testing.T) {
 			}
 			// It conflicts when it comes to select the first one's workloads.
 			if tt.path == "etc/app/password" {
-				_, err = h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: i.Name, Selector: pointer(map[string]string{"app": "web"})})
+				_, err = h.Store.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: i.Name, Selector: new(map[string]string{"app": "web"})})
 				wantReason(t, tt.name+", then selected", err, core.ErrPrecondition, core.ReasonPathConflict)
 			}
 			if err := h.Store.DeleteInjection(ctx, core.DeleteRequest[resourcename.Injection]{Name: i.Name}); err != nil {

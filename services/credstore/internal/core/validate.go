@@ -159,7 +159,7 @@ func isLoopbackHost(h string) bool {
 
 // cleanPath accepts a path that means the same to every parser on its way.
 func cleanPath(p string) bool {
-	for _, e := range strings.Split(p, "/") {
+	for e := range strings.SplitSeq(p, "/") {
 		if e == "" || e == "." || e == ".." {
 			return false
 		}

@@ -214,7 +214,7 @@ func TestMetadataIsChecked(t *testing.T) {
 	_, err := h.Store.CreateCredential(ctx, core.CreateCredentialRequest{Name: demo})
 	wantFields(t, "no payload", err, "credential.payload")
 	create(t, h, demo, "one")
-	_, err = h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: &credential.Payload{}, Description: pointer("\x00"), Labels: &more})
+	_, err = h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: &credential.Payload{}, Description: new("\x00"), Labels: &more})
 	wantFields(t, "an update", err, "credential.description", "credential.labels", "credential.payload")
 }
 

@@ -272,7 +272,7 @@ func TestRetention(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		// Only a new payload lets old ones go; a change of the description does
 		// not, and never the active one.
-		if _, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Description: pointer("d")}); err != nil {
+		if _, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Description: new("d")}); err != nil {
 			t.Fatal(err)
 		}
 		equal(t, "after a change of the description", kept(), upTo(1, 14))
@@ -313,11 +313,11 @@ func TestUpdateOfAnotherKind(t *testing.T) {
 	h := coretest.New(t)
 	ctx := coretest.AdminContext(t)
 	create(t, h, demo, "one")
-	_, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.VaultToken(t, "x"))})
+	_, err := h.Store.UpdateCredential(ctx, core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.VaultToken(t, "x"))})
 	wantField(t, "another kind", err, "credential.payload")
 	_, err = h.Store.BatchWrite(ctx, core.BatchWriteRequest{Project: demoProject, Operations: []core.BatchOperation{
 		{Create: &core.CreateCredentialRequest{Name: cred("x"), Payload: coretest.Basic(t, "a", "b")}},
-		{Update: &core.UpdateCredentialRequest{Name: demo, Payload: pointer(coretest.VaultToken(t, "x"))}},
+		{Update: &core.UpdateCredentialRequest{Name: demo, Payload: new(coretest.VaultToken(t, "x"))}},
 	}})
 	wantField(t, "another kind in a batch", err, "operations[1].update.credential.payload")
 	if c, err := h.Store.GetCredential(ctx, demo); err != nil || c.ActiveVersion != 1 {

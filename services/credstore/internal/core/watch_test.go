@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -201,10 +202,10 @@ func randomCreate(t *testing.T, random *rand.Rand, name resourcename.Credential,
 func randomUpdate(t *testing.T, random *rand.Rand, name resourcename.Credential, mark string) *core.UpdateCredentialRequest {
 	r := &core.UpdateCredentialRequest{Name: name, Description: &mark}
 	if random.IntN(2) == 0 {
-		r.Payload = pointer(coretest.Basic(t, "bot", "secret of "+mark))
+		r.Payload = new(coretest.Basic(t, "bot", "secret of "+mark))
 	}
 	if random.IntN(2) == 0 {
-		r.Labels = pointer(randomLabels(random))
+		r.Labels = new(randomLabels(random))
 	}
 	return r
 }
@@ -655,9 +656,7 @@ func testResumeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		clear(has)
-		for k, v := range saved {
-			has[k] = v
-		}
+		maps.Copy(has, saved)
 		for range random.IntN(6) {
 			write(t, h.Store, random, fmt.Sprint(round))
 		}
@@ -672,9 +671,7 @@ func testResumeAgain(t *testing.T) {
 			}
 			token, at = ev.ResumeToken, ev.Revision
 			clear(saved)
-			for k, v := range has {
-				saved[k] = v
-			}
+			maps.Copy(saved, has)
 		}
 		w.Close()
 		if round%8 == 7 {
