@@ -59,19 +59,15 @@ func (b *bareServer) close() {
 	b.server.Stop()
 }
 
-func (b *bareServer) clients(n int) ([]credstorev1.CredentialServiceClient, error) {
-	var out []credstorev1.CredentialServiceClient
-	for range n {
-		c, err := grpc.NewClient(b.address,
-			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: b.roots})),
-			grpc.WithInitialWindowSize(flowWindow), grpc.WithInitialConnWindowSize(flowWindow))
-		if err != nil {
-			return nil, err
-		}
+// dial returns a connection of its own, which close closes.
+func (b *bareServer) dial() (*grpc.ClientConn, error) {
+	c, err := grpc.NewClient(b.address,
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, RootCAs: b.roots})),
+		grpc.WithInitialWindowSize(flowWindow), grpc.WithInitialConnWindowSize(flowWindow))
+	if err == nil {
 		b.conns = append(b.conns, c)
-		out = append(out, credstorev1.NewCredentialServiceClient(c))
 	}
-	return out, nil
+	return c, err
 }
 
 // AccessCredential answers a payload at once.

@@ -73,9 +73,13 @@ func measureAccess(ctx context.Context, r *report, window time.Duration) error {
 		return err
 	}
 	defer limit.close()
-	echoes, err := limit.clients(connections)
-	if err != nil {
-		return err
+	var echoes []credstorev1.CredentialServiceClient
+	for range connections {
+		conn, err := limit.dial()
+		if err != nil {
+			return err
+		}
+		echoes = append(echoes, credstorev1.NewCredentialServiceClient(conn))
 	}
 	request := &credstorev1.AccessCredentialRequest{Name: credentialName(0)}
 	access := func() (float64, error) {

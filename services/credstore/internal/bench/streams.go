@@ -142,12 +142,8 @@ func fanoutPair(ctx context.Context, n int) (got, least float64, err error) {
 	}
 	defer bare.close()
 	bs, err := openWatchers(ctx, n, func() (grpc.ClientConnInterface, func() error, error) {
-		cs, err := bare.clients(1)
-		if err != nil {
-			return nil, nil, err
-		}
-		_ = cs
-		return bare.conns[len(bare.conns)-1], func() error { return nil }, nil
+		conn, err := bare.dial()
+		return conn, func() error { return nil }, err
 	})
 	if err != nil {
 		return 0, 0, err
@@ -369,10 +365,8 @@ func measureMemory(ctx context.Context, r *report, _ time.Duration) error {
 	defer bare.close()
 	before = inUse()
 	if _, err := openWatchers(ctx, n, func() (grpc.ClientConnInterface, func() error, error) {
-		if _, err := bare.clients(1); err != nil {
-			return nil, nil, err
-		}
-		return bare.conns[len(bare.conns)-1], func() error { return nil }, nil
+		conn, err := bare.dial()
+		return conn, func() error { return nil }, err
 	}); err != nil {
 		return err
 	}
