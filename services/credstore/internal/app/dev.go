@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -101,6 +102,8 @@ func absolute(d Dir) (Dir, error) {
 func (d *dev) run(ctx context.Context, f func(context.Context) error) (err error) {
 	d.server, err = OpenServer(ctx, ServerConfig{
 		Dir: d.dir, Create: true, GRPCListen: d.cfg.GRPCListen, RESTListen: d.cfg.RESTListen, Logger: d.cfg.Logger,
+		// A developer's Vault is on the same machine.
+		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	})
 	if err != nil {
 		return err

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
@@ -210,16 +210,44 @@ func readInput(s Streams, name string) ([]byte, error) {
 	return b, nil
 }
 
+// secretFile is a file that only its owner reads. What was there before stays
+// until the new content is whole.
+type secretFile struct {
+	path string
+	f    *os.File
+}
+
+// newSecretFile finds out whether the file can be written.
+func newSecretFile(path string) (*secretFile, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	if err != nil {
+		return nil, err
+	}
+	return &secretFile{path: path, f: f}, nil
+}
+
+// keep puts the file with its content in place.
+func (s *secretFile) keep(content []byte) error {
+	_, err := s.f.Write(content)
+	if err := errors.Join(err, s.f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(s.f.Name(), s.path)
+}
+
+// discard removes what was not kept; after keep it does nothing.
+func (s *secretFile) discard() {
+	_ = s.f.Close()
+	_ = os.Remove(s.f.Name())
+}
+
 // writeSecret writes a file that only its owner reads, also where there was one
 // that others could read.
 func writeSecret(path string, content []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	s, err := newSecretFile(path)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
-	return errors.Join(err, f.Close())
+	defer s.discard()
+	return s.keep(content)
 }

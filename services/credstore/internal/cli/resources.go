@@ -417,13 +417,22 @@ func newToken(c *connection) *cobra.Command {
 				t.ExpireTime = timestamppb.New(time.Now().Add(ttl))
 			}
 			parent, id := c.split("tokens", args[0])
+			var secretOut *secretFile
+			if file != "" {
+				// A secret that cannot be written is lost: find out before it is made.
+				var err error
+				if secretOut, err = newSecretFile(file); err != nil {
+					return err
+				}
+				defer secretOut.discard()
+			}
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				out, err := credstorev1.NewTokenServiceClient(conn).CreateToken(ctx, &credstorev1.CreateTokenRequest{Parent: parent, TokenId: id, Token: t, RequestId: requestID})
 				if err != nil {
 					return err
 				}
-				if file != "" {
-					if err := writeSecret(file, []byte(out.GetSecret()+"\n")); err != nil {
+				if secretOut != nil {
+					if err := secretOut.keep([]byte(out.GetSecret() + "\n")); err != nil {
 						return err
 					}
 					return c.print(out.GetToken(), tokenTable(out.GetToken()))
