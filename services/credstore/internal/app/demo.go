@@ -153,11 +153,10 @@ func (d *dev) awaitFile(ctx context.Context, name, content string) error {
 		if string(b) == content {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if ctx.Err() != nil {
 			return fmt.Errorf("%s did not change: %w", path, ctx.Err())
-		case <-time.After(readerPause):
 		}
+		floor.Pause(readerPause)
 	}
 }
 
