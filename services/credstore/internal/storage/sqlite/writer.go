@@ -31,8 +31,8 @@ type writer struct {
 	walPages int        // pages written since the last checkpoint
 	dirty    bool       // the write-ahead log was written since it was truncated
 
-	lastGroup int           // requests of the last group
-	writeTime time.Duration // what a group takes, averaged over the last few
+	lastGroup  int           // requests of the last group
+	commitTime time.Duration // what COMMIT takes, most of it the disk's, averaged
 }
 
 // maxPatience bounds how long a group waits for those who are about to commit.
@@ -87,9 +87,7 @@ func (w *writer) run() {
 		if first != nil {
 			group = w.gather(append(group[:0], first))
 			w.lastGroup = len(group)
-			began := time.Now()
 			w.serve(group)
-			w.writeTime += (time.Since(began) - w.writeTime) / 8
 			clear(group)
 		}
 		if ticked {
@@ -126,7 +124,7 @@ func (w *writer) next(tick <-chan time.Time) (r *request, open, ticked bool) {
 // gather adds the requests that wait already. Those who were just answered are
 // about to ask again, and a second transaction costs more than waiting for them:
 // the scheduler lets those in this process, and when the last group was larger,
-// a part of what a transaction takes is spent on those who come over a network.
+// a part of what the disk takes is spent on those who come over a network.
 // If they do not come, the next group expects fewer; one writer alone never
 // waits.
 func (w *writer) gather(group []*request) []*request {
@@ -142,11 +140,11 @@ func (w *writer) gather(group []*request) []*request {
 				runtime.Gosched()
 				continue
 			}
-			if len(group) >= w.lastGroup-w.lastGroup/4 {
+			if len(group) >= w.lastGroup/2 {
 				return group
 			}
 			if patience == nil {
-				t := time.NewTimer(min(w.writeTime/2, maxPatience))
+				t := time.NewTimer(min(w.commitTime/2, maxPatience))
 				defer t.Stop()
 				patience = t.C
 			}
@@ -472,7 +470,10 @@ func (w *writer) runCommit() error {
 			return err
 		}
 	}
-	return w.commit.run()
+	began := time.Now()
+	err := w.commit.run()
+	w.commitTime += (time.Since(began) - w.commitTime) / 8
+	return err
 }
 
 // afterFailedCommit finds out whether the transaction is there.
