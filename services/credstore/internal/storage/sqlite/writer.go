@@ -30,13 +30,7 @@ type writer struct {
 	waiters  []*request // compactions that wait for trimGoal
 	walPages int        // pages written since the last checkpoint
 	dirty    bool       // the write-ahead log was written since it was truncated
-
-	lastGroup  int           // requests of the last group
-	commitTime time.Duration // what COMMIT takes, most of it the disk's, averaged
 }
-
-// maxPatience bounds how long a group waits for those who are about to commit.
-const maxPatience = 2 * time.Millisecond
 
 // blockMark is a row of the log without its content.
 type blockMark struct {
@@ -86,7 +80,6 @@ func (w *writer) run() {
 		}
 		if first != nil {
 			group = w.gather(append(group[:0], first))
-			w.lastGroup = len(group)
 			w.serve(group)
 			clear(group)
 		}
@@ -122,43 +115,24 @@ func (w *writer) next(tick <-chan time.Time) (r *request, open, ticked bool) {
 }
 
 // gather adds the requests that wait already. Those who were just answered are
-// about to ask again, and a second transaction costs more than waiting for them:
-// the scheduler lets those in this process, and when the last group was larger,
-// a part of what the disk takes is spent on those who come over a network.
-// If they do not come, the next group expects fewer; one writer alone never
-// waits.
+// about to ask again: the scheduler lets them, for it costs less than a second
+// transaction.
 func (w *writer) gather(group []*request) []*request {
 	bytes := group[0].bytes
-	var patience <-chan time.Time
 	for yields := 0; len(group) < w.s.opts.MaxBatch && bytes < groupBytes; {
-		var r *request
-		open := true
 		select {
-		case r, open = <-w.s.requests:
+		case r, open := <-w.s.requests:
+			if !open {
+				return group
+			}
+			group = append(group, r)
+			bytes += r.bytes
 		default:
-			if yields++; yields <= 2 {
-				runtime.Gosched()
-				continue
-			}
-			if len(group) >= w.lastGroup/2 {
+			if yields++; yields > 2 {
 				return group
 			}
-			if patience == nil {
-				t := time.NewTimer(min(w.commitTime/2, maxPatience))
-				defer t.Stop()
-				patience = t.C
-			}
-			select {
-			case r, open = <-w.s.requests:
-			case <-patience:
-				return group
-			}
+			runtime.Gosched()
 		}
-		if !open {
-			return group
-		}
-		group = append(group, r)
-		bytes += r.bytes
 	}
 	return group
 }
@@ -470,10 +444,7 @@ func (w *writer) runCommit() error {
 			return err
 		}
 	}
-	began := time.Now()
-	err := w.commit.run()
-	w.commitTime += (time.Since(began) - w.commitTime) / 8
-	return err
+	return w.commit.run()
 }
 
 // afterFailedCommit finds out whether the transaction is there.
