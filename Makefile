@@ -9,7 +9,7 @@ LINT    := $(GO) tool -modfile=tools/lint/go.mod golangci-lint
 
 OUT     := .build
 # How long each fuzz target runs; with FUZZTOTAL (seconds) all of them together.
-FUZZTIME ?= 10s
+FUZZTIME ?= 60s
 FUZZTOTAL ?=
 # More flags for `go test`, such as -v.
 TESTFLAGS ?=
@@ -43,20 +43,41 @@ faults: ## Run the crash, canary and bit-level checks at full length; needs stra
 	@command -v strace >/dev/null || { echo 'make faults needs strace: apt-get install strace' >&2; exit 1; }
 	CREDSTORE_FAULTS=full CGO_ENABLED=0 $(GO) test $(TESTFLAGS) -count=1 -timeout 20m -run 'Crash|Canary|Bit|Traced|Fault' ./...
 
+# The counterparts are made once, into folders that git ignores, and found by
+# these variables.
 .PHONY: conformance
-conformance: vaultserver ## Run the tests against a real Vault; its first build takes minutes
-	CREDSTORE_VAULT_SERVER=$(abspath $(OUT)/vaultserver) GO='$(GO)' bash tools/conformance.sh $(TESTFLAGS)
+conformance: export CREDSTORE_VAULT_SERVER := $(abspath $(OUT)/vaultserver)
+conformance: export CREDSTORE_KUBE_APISERVER := $(abspath $(OUT)/kubeapiserver)
+conformance: export CREDSTORE_MOTO := $(abspath $(OUT)/moto/bin/moto_server)
+conformance: export CREDSTORE_DOCKER_REGISTRY := $(abspath $(OUT)/counterparts/usr/bin/docker-registry)
+conformance: export CREDSTORE_SMTP_SERVER := $(abspath $(OUT)/counterparts/usr/bin/chasquid)
+conformance: export CREDSTORE_CRANE := $(abspath $(OUT)/crane)
+conformance: vaultserver kubeapiserver moto counterparts ## Run the tests against real counterparts; their first build takes minutes
+	GO='$(GO)' bash tools/conformance.sh $(TESTFLAGS)
 
 .PHONY: vaultserver
-vaultserver:
-	cd test/vaultserver && CGO_ENABLED=0 $(GO) build -o ../../$(OUT)/vaultserver .
+vaultserver: ## Build the real Vault of the conformance tests
+	cd test/vaultserver && CGO_ENABLED=0 $(GO) build -o $(abspath $(OUT)/vaultserver) .
+
+.PHONY: kubeapiserver
+kubeapiserver: ## Build their real Kubernetes API server
+	cd test/kubeapiserver && CGO_ENABLED=0 $(GO) build -o $(abspath $(OUT)/kubeapiserver) .
+
+.PHONY: moto
+moto: ## Install moto, their stand-in for AWS; needs python3-venv
+	OUT='$(OUT)' bash tools/moto.sh
+
+.PHONY: counterparts
+counterparts: ## Unpack their Debian programs, and build a client of registries
+	OUT='$(OUT)' bash tools/counterparts.sh
+	cd tools/crane && CGO_ENABLED=0 $(GO) build -o $(abspath $(OUT)/crane) github.com/google/go-containerregistry/cmd/crane
 
 .PHONY: bench
 bench: ## Measure the product beside its physical limits
 	CGO_ENABLED=0 $(GO) run ./services/credstore/internal/bench
 
 .PHONY: fuzz
-fuzz: ## Run each fuzz target for FUZZTIME (10s)
+fuzz: ## Run each fuzz target for FUZZTIME (60s)
 	GO='$(GO)' bash tools/fuzz.sh '$(FUZZTIME)' '$(FUZZTOTAL)'
 
 .PHONY: generate

@@ -275,19 +275,29 @@ func TestDecisionsAreListed(t *testing.T) {
 	}
 }
 
-// TestExample holds that the Go of watch.md is that of example_test.go, which
-// compiles.
+// TestExample holds that the Go of the documents is that of example_test.go,
+// which compiles.
 func TestExample(t *testing.T) {
 	b, err := os.ReadFile("example_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(documents(t)["docs/watch.md"])
-	if m == nil {
-		t.Fatal("watch.md has no Go")
-	}
-	indented := "\t" + strings.ReplaceAll(strings.TrimSuffix(m[1], "\n"), "\n", "\n\t")
-	if !strings.Contains(string(b), indented) {
-		t.Error("the Go of watch.md is not in example_test.go")
+	all := documents(t)
+	for _, name := range []string{"docs/watch.md", "docs/adapters.md"} {
+		m := regexp.MustCompile("(?s)```go\n(.*?)```").FindStringSubmatch(all[name])
+		if m == nil {
+			t.Errorf("%s has no Go", name)
+			continue
+		}
+		var indented []string
+		for line := range strings.Lines(m[1]) {
+			if line = strings.TrimSuffix(line, "\n"); line != "" {
+				line = "\t" + line
+			}
+			indented = append(indented, line)
+		}
+		if !strings.Contains(string(b), strings.Join(indented, "\n")) {
+			t.Errorf("the Go of %s is not in example_test.go", name)
+		}
 	}
 }

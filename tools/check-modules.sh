@@ -4,7 +4,7 @@
 # hundred dependencies, minutes of downloads for a module that its build checks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-for module in . tools/proto tools/lint; do
+for module in . tools/proto tools/lint tools/crane test/kubeapiserver; do
 	echo "go mod tidy -diff ($module)"
 	(cd "$module" && "${GO:-go}" mod tidy -diff)
 done

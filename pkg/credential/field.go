@@ -190,6 +190,11 @@ func canonicalJSON(m proto.Message) ([]byte, error) {
 	if err := decoder.Decode(&tree); err != nil {
 		return nil, fmt.Errorf("sort payload's JSON: %w", err)
 	}
+	return sortedJSON(tree)
+}
+
+// sortedJSON returns a tree as JSON in one line with sorted keys.
+func sortedJSON(tree any) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)
 	// Nobody embeds it in HTML, and people compare it with what they wrote.

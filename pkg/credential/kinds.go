@@ -21,6 +21,26 @@ var table = []definition{
 	apiToken.define("apiToken"),
 	opaque.define("opaque"),
 	vault.define("vault"),
+	certificate.define("certificate"),
+	sshKey.define("sshKey"),
+	awsAccessKey.define("awsAccessKey"),
+	awsRole.define("awsRole"),
+	awsAssumeRole.define("awsAssumeRole"),
+	azureServicePrincipal.define("azureServicePrincipal"),
+	azureManagedIdentity.define("azureManagedIdentity"),
+	azureWorkloadIdentity.define("azureWorkloadIdentity"),
+	gcpServiceAccount.define("gcpServiceAccount"),
+	gcpApiKey.define("gcpApiKey"),
+	gcpExternalAccount.define("gcpExternalAccount"),
+	ibmCloud.define("ibmCloud"),
+	oci.define("oci"),
+	kubeconfig.define("kubeconfig"),
+	dockerRegistry.define("dockerRegistry"),
+	githubApp.define("githubApp"),
+	gitlabToken.define("gitlabToken"),
+	smtp.define("smtp"),
+	webhook.define("webhook"),
+	conjur.define("conjur"),
 }
 
 // Kinds returns all kinds, in the order of the payload's fields.
@@ -47,6 +67,20 @@ type behaviour[M proto.Message] struct {
 	expireTime func(M) time.Time
 	// mapKey says whether a key is possible in the maps of the message.
 	mapKey func(string) bool
+	// checkSource reports what is wrong with the kind of the credential that the
+	// message refers to, or with the message beside it.
+	checkSource func(M, Kind, *report)
+	// ambient says whether the credential acts as the server itself.
+	ambient func(M) bool
+	// longLived says whether the message holds a secret that should be changed
+	// from time to time; nil means that it does.
+	longLived func(M) bool
+	// mints lists the requests for tokens that the kind can answer, by their name
+	// in JSON spelling; the first is what it mints when nothing is asked for.
+	mints []string
+	// checkRequest normalises a request of those and reports what is wrong with
+	// it; the fields given to the report are below the request's own message.
+	checkRequest func(*credentialv1.TokenRequest, *report)
 }
 
 // definition is a behaviour with its kind and without its type parameter.
@@ -58,6 +92,12 @@ type definition struct {
 	references func(proto.Message) []string
 	expireTime func(proto.Message) time.Time
 	mapKey     func(string) bool
+
+	checkSource  func(proto.Message, Kind, *report)
+	ambient      func(proto.Message) bool
+	longLived    func(proto.Message) bool
+	mints        []string
+	checkRequest func(*credentialv1.TokenRequest, *report)
 }
 
 // as returns m as the message of a kind. It always is: a test compares the
@@ -78,6 +118,12 @@ func (b behaviour[M]) define(kind Kind) definition {
 		references: func(proto.Message) []string { return nil },
 		expireTime: func(proto.Message) time.Time { return time.Time{} },
 		mapKey:     func(key string) bool { return key != "" },
+
+		checkSource:  func(proto.Message, Kind, *report) {},
+		ambient:      func(proto.Message) bool { return false },
+		longLived:    func(proto.Message) bool { return true },
+		mints:        b.mints,
+		checkRequest: func(*credentialv1.TokenRequest, *report) {},
 	}
 	if b.facts != nil {
 		d.facts = func(m proto.Message) map[string]string { return b.facts(as[M](m)) }
@@ -90,6 +136,18 @@ func (b behaviour[M]) define(kind Kind) definition {
 	}
 	if b.mapKey != nil {
 		d.mapKey = b.mapKey
+	}
+	if b.checkSource != nil {
+		d.checkSource = func(m proto.Message, source Kind, r *report) { b.checkSource(as[M](m), source, r) }
+	}
+	if b.ambient != nil {
+		d.ambient = func(m proto.Message) bool { return b.ambient(as[M](m)) }
+	}
+	if b.longLived != nil {
+		d.longLived = func(m proto.Message) bool { return b.longLived(as[M](m)) }
+	}
+	if b.checkRequest != nil {
+		d.checkRequest = b.checkRequest
 	}
 	return d
 }

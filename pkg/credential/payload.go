@@ -161,6 +161,34 @@ func (p Payload) ExpireTime() (time.Time, bool) {
 	return t, !t.IsZero()
 }
 
+// CheckSource says whether the payload can refer to a credential of a kind, as
+// an assumed role to its source; it is asked for each of the References. Its
+// error is a *[ValidationError].
+func (p Payload) CheckSource(source Kind) error {
+	d, m, ok := p.inner()
+	if !ok {
+		return nil
+	}
+	r := &report{root: "payload." + string(p.kind)}
+	d.checkSource(m.Interface(), source, r)
+	return r.err()
+}
+
+// Ambient says whether the credential acts as the server itself, by an identity
+// that the machine, container or pod has. Such a credential works only where the
+// server's configuration says so.
+func (p Payload) Ambient() bool {
+	d, m, ok := p.inner()
+	return ok && d.ambient(m.Interface())
+}
+
+// LongLived says whether the payload holds a secret that should be changed from
+// time to time.
+func (p Payload) LongLived() bool {
+	d, m, ok := p.inner()
+	return ok && d.longLived(m.Interface())
+}
+
 // inner returns the kind's definition and message.
 func (p Payload) inner() (definition, protoreflect.Message, bool) {
 	if p.IsZero() {

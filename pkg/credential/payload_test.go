@@ -46,7 +46,9 @@ func withUnknown[M proto.Message](m M) M {
 // say; the examples of the kinds cover the rest.
 func TestNewPayloadRefuses(t *testing.T) {
 	const (
-		setOne  = "set exactly one of basic, apiToken, opaque, vault"
+		setOne = "set exactly one of basic, apiToken, opaque, vault, certificate, sshKey, awsAccessKey, awsRole, awsAssumeRole, " +
+			"azureServicePrincipal, azureManagedIdentity, azureWorkloadIdentity, gcpServiceAccount, gcpApiKey, gcpExternalAccount, " +
+			"ibmCloud, oci, kubeconfig, dockerRegistry, githubApp, gitlabToken, smtp, webhook, conjur"
 		unknown = "holds a field that this version of credstore does not know; remove it, or upgrade credstore"
 	)
 	emptyBasic := []credential.Violation{
@@ -286,6 +288,12 @@ func TestValidateField(t *testing.T) {
 		{"vault", "appRole", false},
 		{"vault", "appRole.secretId.x", false},
 		{"vault", "approle.secretId", false},
+		{"awsAssumeRole", "tags.team", true},
+		{"awsAssumeRole", "tags", false},
+		{"awsAssumeRole", "tags.", false},
+		{"awsAssumeRole", "duration", false},
+		{"awsAssumeRole", "duration.seconds", false},
+		{"awsAssumeRole", "policyArns", false},
 		{"nosuchkind", "", false},
 		{"nosuchkind", "password", false},
 		{"", "", false},
@@ -297,8 +305,8 @@ func TestValidateField(t *testing.T) {
 		}
 	}
 	var typed *credential.FieldError
-	if err := credential.ValidateField("vault", "x"); errors.As(err, &typed) {
-		want := []string{"appRole.mount", "appRole.roleId", "appRole.secretId", "token"}
+	if err := credential.ValidateField("awsAssumeRole", "x"); errors.As(err, &typed) {
+		want := []string{"externalId", "policy", "region", "roleArn", "sessionName", "source", "sourceIdentity", "tags.KEY"}
 		if diff := cmp.Diff(want, typed.Fields); diff != "" {
 			t.Errorf("Fields (-want +got)\n%s", diff)
 		}
@@ -386,12 +394,15 @@ func fieldsOf(t testing.TB, p credential.Payload) []string {
 	}
 	fields := []string{""}
 	for _, field := range typed.Fields {
-		if field != "data.KEY" {
+		if !strings.HasSuffix(field, ".KEY") { // stands for the entries of a map
 			fields = append(fields, field)
 		}
 	}
 	for key := range p.Message().GetOpaque().GetData() {
 		fields = append(fields, "data."+key)
+	}
+	for key := range p.Message().GetAwsAssumeRole().GetTags() {
+		fields = append(fields, "tags."+key)
 	}
 	return fields
 }

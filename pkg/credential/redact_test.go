@@ -299,6 +299,13 @@ func TestPayloadDoesNotLeak(t *testing.T) {
 			checkOutputs(t, err)
 		})
 	}
+	// These act as the server or with another credential, and hold nothing secret.
+	for _, kind := range []credential.Kind{"awsRole", "awsAssumeRole", "azureManagedIdentity", "azureWorkloadIdentity"} {
+		if kinds[kind] {
+			t.Errorf("kind %s has a secret field: take it off this list", kind)
+		}
+		kinds[kind] = true
+	}
 	for _, kind := range credential.Kinds() {
 		if !kinds[kind] {
 			t.Errorf("kind %s has no secret field: mark it with debug_redact", kind)

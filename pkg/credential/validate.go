@@ -7,11 +7,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
 	"google.golang.org/protobuf/reflect/protoreflect"
-
-	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 )
 
 // Violation is one thing that is wrong with a payload. It repeats no value.
@@ -173,7 +172,7 @@ func exactlyOne(o protoreflect.OneofDescriptor) string {
 // wellFormed reports strings that are no UTF-8, which protobuf could not encode,
 // and fields unknown here: storing the rest of such a payload would make a
 // credential that its author did not write.
-func (r *report) wellFormed(m *credentialv1.Payload) error {
+func (r *report) wellFormed(m proto.Message) error {
 	reported := map[string]bool{}
 	add := func(path, description string) {
 		if !reported[path] {
@@ -181,8 +180,9 @@ func (r *report) wellFormed(m *credentialv1.Payload) error {
 			r.addAt(path, description)
 		}
 	}
+	root, _, _ := strings.Cut(r.root, ".")
 	err := protorange.Options{Stable: true}.Range(m.ProtoReflect(), func(v protopath.Values) error {
-		path, key := jsonPath(v.Path)
+		path, key := jsonPath(root, v.Path)
 		switch value := v.Index(-1).Value.Interface().(type) {
 		case protoreflect.Message:
 			if len(value.GetUnknown()) > 0 {
@@ -204,10 +204,10 @@ func (r *report) wellFormed(m *credentialv1.Payload) error {
 	return r.err()
 }
 
-// jsonPath returns the path of a field rooted at "payload". It ends at a map,
-// whose keys may be secret; the last of them is returned apart.
-func jsonPath(p protopath.Path) (path, key string) {
-	path = "payload"
+// jsonPath returns the path of a field below a root. It ends at a map, whose
+// keys may be secret; the last of them is returned apart.
+func jsonPath(root string, p protopath.Path) (path, key string) {
+	path = root
 	for _, step := range p {
 		switch step.Kind() {
 		case protopath.FieldAccessStep:

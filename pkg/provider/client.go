@@ -3,7 +3,6 @@ package provider
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -206,35 +205,9 @@ func (c *Client) attempts(ctx context.Context, a *admission, op string, f func(c
 		// Only the caller's context ends it: a burst is at least one.
 		return errors.Join(context.DeadlineExceeded, ctx.Err())
 	}
-	bounded, cancel := context.WithTimeout(ctx, c.policy.Timeout)
-	defer cancel()
-	for n := 1; ; n++ {
-		err := c.once(bounded, a, op, f)
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case bounded.Err() != nil:
-			return &Error{Kind: ErrUnavailable, Op: op, Text: fmt.Sprintf("no answer within %s", c.policy.Timeout)}
-		case n >= c.policy.Attempts || !errors.Is(err, ErrUnavailable):
-			return err
-		}
-		wait := retryWait/2 + time.Duration(c.policy.Random()*float64(retryWait/2))
-		if e, ok := errors.AsType[*Error](err); ok {
-			wait = max(wait, e.RetryAfter)
-		}
-		if deadline, ok := bounded.Deadline(); ok && time.Until(deadline) <= wait {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
+	return repeat(ctx, attempts{op: op, timeout: c.policy.Timeout, most: c.policy.Attempts, random: c.policy.Random}, func(ctx context.Context) error {
+		return c.once(ctx, a, op, f)
+	})
 }
 
 func (c *Client) once(ctx context.Context, a *admission, op string, f func(context.Context, Session) error) error {

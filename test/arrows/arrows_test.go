@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -29,7 +30,7 @@ const internal = "services/credstore/internal/"
 func arrows() []arrow {
 	leaves := []string{
 		internal + "grpcapi/...", internal + "gateway/...", internal + "authn/...", internal + "authz/...",
-		internal + "audit/...", internal + "broker/...", internal + "seal/...", internal + "storage/sqlite/...",
+		internal + "audit/...", internal + "broker/...", internal + "issuer/...", internal + "seal/...", internal + "storage/sqlite/...",
 	}
 	technology := []string{
 		"google.golang.org/grpc/...", "database/sql/...", "modernc.org/...", "go.etcd.io/...", "net/http/...",
@@ -80,9 +81,18 @@ func arrows() []arrow {
 			reason: "a vendor knows the seam, the seam knows no vendor",
 		},
 		{
-			from:   []string{"services/credstore/internal/core/...", "services/credstore/internal/grpcapi/...", "services/credstore/internal/gateway/...", "services/credstore/internal/broker/...", "services/credstore/internal/cli/..."},
-			banned: []string{module + "pkg/provider/vault/...", module + internal + "storage/sqlite/..."},
+			from: []string{
+				internal + "core/...", internal + "grpcapi/...", internal + "gateway/...", internal + "broker/...",
+				internal + "issuer/...", internal + "cli/...",
+			},
+			banned: []string{module + "pkg/provider/...", module + internal + "storage/sqlite/..."},
+			except: []string{module + "pkg/provider"},
 			reason: "only app names concrete backends and providers",
+		},
+		{
+			from:   []string{"pkg/client", "pkg/client/setsource", "pkg/client/tokens"},
+			banned: append([]string{module + "pkg/credential/...", module + "pkg/provider/..."}, vendorSDKs()...),
+			reason: "who talks to credstore pulls no SDK: an adapter is a package of its own",
 		},
 	}
 	for _, leaf := range leaves {
@@ -98,6 +108,40 @@ func arrows() []arrow {
 		})
 	}
 	return out
+}
+
+func vendorSDKs() []string {
+	return []string{"github.com/aws/...", "github.com/Azure/...", "github.com/hashicorp/...", "cloud.google.com/...", "k8s.io/...", "golang.org/x/oauth2/..."}
+}
+
+// The sidecar stays small: it links neither the server's storage nor what only
+// the server needs of vendors.
+func TestInjectorLinks(t *testing.T) {
+	banned := append([]string{"modernc.org/...", "database/sql/...", module + "pkg/provider/...", module + "pkg/credential/..."}, vendorSDKs()...)
+	links := dependencies(t, "./services/injector")
+	if len(links) < 100 {
+		t.Fatalf("the Go tool lists only %d packages", len(links))
+	}
+	for _, path := range links {
+		if anyMatches(banned, path) {
+			t.Errorf("the injector links %s", path)
+		}
+	}
+	// The same question finds what is there.
+	if server := dependencies(t, "./services/credstore"); !slices.ContainsFunc(server, func(path string) bool { return anyMatches(banned, path) }) {
+		t.Error("the server links nothing of what the injector must not")
+	}
+}
+
+func dependencies(t *testing.T, main string) []string {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-deps", main)
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))
 }
 
 // listed is what the Go tool says of a package.

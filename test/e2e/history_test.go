@@ -85,8 +85,11 @@ func (h *history) commit(who string, revision uint64, changes []*credstorev1.Cha
 	}
 }
 
-// describe is all of a credential's metadata.
+// describe is all of a credential's metadata but what time alone changes, which
+// no watch tells.
 func describe(c *credstorev1.Credential) string {
+	c = proto.CloneOf(c)
+	c.AgeState = credstorev1.Credential_AGE_STATE_UNSPECIFIED
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 	if err != nil {
 		return err.Error()

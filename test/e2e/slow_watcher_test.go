@@ -59,6 +59,14 @@ func TestWatcherThatNeverReads(t *testing.T) {
 		return stream
 	}
 	stuck, neighbour := open(), open()
+	// What is changed before its stream has begun would be part of its first state.
+	for synced := false; !synced; {
+		m, err := neighbour.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		synced = m.GetSynced() != nil
+	}
 	// Whoever the neighbour is told of goes into updates.
 	told := make(chan string, changes)
 	var running errgroup.Group

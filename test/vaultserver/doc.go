@@ -1,6 +1,7 @@
 // Command vaultserver owns a real HashiCorp Vault for the conformance tests: one
-// process with a key-value engine (version 2) at secret/ and AppRole logins,
-// that can be stopped, started again with its data, and asked which requests it
+// process with a key-value engine (version 2) at secret/ and the logins approle,
+// aws, cert (with -tls), jwt, kubernetes and userpass, each under its own
+// name, that can be stopped, started again with its data, and asked which requests it
 // has served. It is no part of the product: it is a module of its own because
 // Vault brings several hundred dependencies and a licence that is not ours
 // (Business Source License), and nothing that is shipped imports it.

@@ -48,7 +48,12 @@ func loadTLS(dir string) (*tls.Config, []byte, error) {
 		return nil, nil, fmt.Errorf("reading the certificate: %w", err)
 	}
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]})
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, certificate, nil
+	return &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		MinVersion:   tls.VersionTLS12,
+		// Logins by certificate: Vault looks at it, not the handshake.
+		ClientAuth: tls.RequestClientCert,
+	}, certificate, nil
 }
 
 // selfSigned returns the PEM of a certificate for this machine, then its key.

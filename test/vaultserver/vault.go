@@ -11,8 +11,13 @@ import (
 	"time"
 
 	log "github.com/hashicorp/go-hclog"
+	jwt "github.com/hashicorp/vault-plugin-auth-jwt"
+	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/builtin/credential/approle"
+	aws "github.com/hashicorp/vault/builtin/credential/aws"
+	"github.com/hashicorp/vault/builtin/credential/cert"
+	"github.com/hashicorp/vault/builtin/credential/userpass"
 	"github.com/hashicorp/vault/helper/namespace"
 	vaulthttp "github.com/hashicorp/vault/http"
 	"github.com/hashicorp/vault/internalshared/configutil"
@@ -57,7 +62,7 @@ func openVault(dir string) (*opened, error) {
 		Physical:           storage,
 		Logger:             logger,
 		LogicalBackends:    map[string]logical.Factory{"kv": kv.Factory},
-		CredentialBackends: map[string]logical.Factory{"approle": approle.Factory},
+		CredentialBackends: methods(),
 		BuiltinRegistry:    noPlugins{},
 		DisableMlock:       true,
 		NumRollbackWorkers: 1,
@@ -88,6 +93,19 @@ func openVault(dir string) (*opened, error) {
 		ListenerConfig: &configutil.Listener{Type: "tcp"},
 	})
 	return v, nil
+}
+
+// methods are the ways to log in, by the type that Vault knows them by; each is
+// mounted under its own name.
+func methods() map[string]logical.Factory {
+	return map[string]logical.Factory{
+		"approle":    approle.Factory,
+		"aws":        aws.Factory,
+		"cert":       cert.Factory,
+		"jwt":        jwt.Factory,
+		"kubernetes": kubernetes.Factory,
+		"userpass":   userpass.Factory,
+	}
 }
 
 // Close seals the Vault and writes what is left to write.
@@ -148,8 +166,10 @@ func (v *opened) mount() error {
 	}); err != nil {
 		return fmt.Errorf("mounting the key-value engine: %w", err)
 	}
-	if err := v.write("sys/auth/approle", map[string]any{"type": "approle"}); err != nil {
-		return fmt.Errorf("enabling AppRole: %w", err)
+	for method := range methods() {
+		if err := v.write("sys/auth/"+method, map[string]any{"type": method}); err != nil {
+			return fmt.Errorf("enabling logins by %s: %w", method, err)
+		}
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ type Server struct {
 	// Unary, if set before the first call, answers GetCredential and
 	// DeleteCredential with an error or nil.
 	Unary func(name string) error
+	// Mint, if set before the first call, answers MintToken.
+	Mint func(*credstorev1.MintTokenRequest) (*credstorev1.MintTokenResponse, error)
 
 	server *grpc.Server
 	mu     sync.Mutex
@@ -350,6 +352,17 @@ func (s *Server) GetCredential(ctx context.Context, req *credstorev1.GetCredenti
 		}
 	}
 	return &credstorev1.Credential{Name: req.GetName()}, nil
+}
+
+// MintToken implements the service.
+func (s *Server) MintToken(ctx context.Context, req *credstorev1.MintTokenRequest) (*credstorev1.MintTokenResponse, error) {
+	if err := s.check(ctx); err != nil {
+		return nil, err
+	}
+	if s.Mint == nil {
+		return nil, Failure(codes.Unavailable, "NO_ISSUER", "this server does not reach the vendors of credentials")
+	}
+	return s.Mint(req)
 }
 
 // newCertificate makes a certificate for loopback addresses that is its own

@@ -172,11 +172,15 @@ func (s *Session) secrets(l *lease) []string {
 	if l != nil {
 		all = append(all, l.client.Token())
 	}
-	switch m := s.payload.Message().GetVault().GetMethod().(type) {
+	switch m := s.login.Payload.Message().GetVault().GetMethod().(type) {
 	case *credentialv1.Vault_Token:
 		all = append(all, m.Token)
 	case *credentialv1.Vault_AppRole_:
 		all = append(all, m.AppRole.GetSecretId())
+	case *credentialv1.Vault_Userpass_:
+		all = append(all, m.Userpass.GetPassword())
+	case *credentialv1.Vault_Jwt_:
+		all = append(all, m.Jwt.GetJwt())
 	}
 	return all
 }

@@ -36,9 +36,15 @@ type fake struct {
 	// ttl and renewed are what a login and a renewal grant.
 	ttl, renewed time.Duration
 	renewable    bool
+	// methods are further logins, by what follows "auth/" in their path.
+	methods map[string]method
 	// override answers instead, when it returns true.
 	override func(w http.ResponseWriter, r *http.Request) bool
 }
+
+// method checks a login's body. It returns what Vault then knows of the token,
+// or what it complains about.
+type method func(r *http.Request, body map[string]any) (display string, meta map[string]any, complaint string)
 
 type fakeVersion struct {
 	values             map[string]any
@@ -51,6 +57,8 @@ type fakeToken struct {
 	role      string
 	noLookup  bool // its policies do not include lookup-self
 	denied    string
+	display   string
+	meta      map[string]any
 }
 
 const (
@@ -61,7 +69,7 @@ const (
 
 func newFake(t *testing.T) *fake {
 	f := &fake{
-		t: t, mount: "secret", secrets: map[string][]fakeVersion{},
+		t: t, mount: "secret", secrets: map[string][]fakeVersion{}, methods: map[string]method{},
 		roles:  map[string]string{roleID: secretID},
 		tokens: map[string]*fakeToken{userToken: {}},
 		ttl:    time.Hour, renewed: time.Hour, renewable: true,
@@ -137,6 +145,10 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		f.t.Errorf("path %q", r.URL.Path)
 	}
+	if m := f.methods[strings.TrimPrefix(path, "auth/")]; m != nil {
+		f.serveMethod(w, r, m)
+		return
+	}
 	if mount, ok := strings.CutSuffix(path, "/login"); ok && strings.HasPrefix(mount, "auth/") {
 		f.serveLogin(w, r, strings.TrimPrefix(mount, "auth/"))
 		return
@@ -161,13 +173,20 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		display, meta := "token-ci", map[string]any(nil)
-		if known.role != "" {
+		switch {
+		case known.display != "":
+			display, meta = known.display, known.meta
+		case known.role != "":
 			display, meta = "approle", map[string]any{"role_name": known.role}
 		}
 		answer(w, 200, map[string]any{"data": map[string]any{
 			"id": token, "display_name": display, "entity_id": "entity-1", "meta": meta,
 			"ttl": int(known.ttl.Seconds()), "renewable": known.renewable,
+			"policies": []string{"default", "app"}, "identity_policies": []string{"app", "team"},
 		}})
+	case path == "sys/internal/ui/mounts" && r.Method == http.MethodGet:
+		// Needs no policy, only a token that is valid.
+		answer(w, 200, map[string]any{"data": map[string]any{"auth": map[string]any{}, "secret": map[string]any{}}})
 	case path == "auth/token/renew-self" && r.Method == http.MethodPut:
 		if !known.renewable {
 			refuse(w, 400, "lease is not renewable")
@@ -185,6 +204,31 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.t.Errorf("unexpected request %s %s", r.Method, r.URL.Path)
 		refuse(w, 405, "unsupported operation")
 	}
+}
+
+// serveMethod serves a login of f.methods.
+func (f *fake) serveMethod(w http.ResponseWriter, r *http.Request, check method) {
+	if token := r.Header.Get("X-Vault-Token"); token != "" {
+		f.t.Errorf("login with a token")
+	}
+	if r.Method != http.MethodPut {
+		f.t.Errorf("login by %s", r.Method)
+	}
+	var body map[string]any
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		f.t.Errorf("login: %v", err)
+	}
+	display, meta, complaint := check(r, body)
+	if complaint != "" {
+		refuse(w, 400, complaint)
+		return
+	}
+	f.next++
+	token := "hvs.login-token-canary-" + strconv.Itoa(f.next)
+	f.tokens[token] = &fakeToken{ttl: f.ttl, renewable: f.renewable, role: "of a method", display: display, meta: meta}
+	answer(w, 200, map[string]any{"auth": map[string]any{
+		"client_token": token, "lease_duration": int(f.ttl.Seconds()), "renewable": f.renewable, "metadata": meta,
+	}})
 }
 
 func (f *fake) serveLogin(w http.ResponseWriter, r *http.Request, mount string) {
@@ -240,23 +284,23 @@ func (f *fake) serveData(w http.ResponseWriter, r *http.Request, name string) {
 	answer(w, 200, body)
 }
 
-func tokenLogin(t *testing.T, token string) credential.Payload {
+func tokenLogin(t *testing.T, token string) credential.Login {
 	t.Helper()
-	return payload(t, &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: token}})
+	return login(t, &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: token}})
 }
 
-func appRoleLogin(t *testing.T, role, secret, mount string) credential.Payload {
+func appRoleLogin(t *testing.T, role, secret, mount string) credential.Login {
 	t.Helper()
-	return payload(t, &credentialv1.Vault{Method: &credentialv1.Vault_AppRole_{
+	return login(t, &credentialv1.Vault{Method: &credentialv1.Vault_AppRole_{
 		AppRole: &credentialv1.Vault_AppRole{RoleId: role, SecretId: secret, Mount: mount},
 	}})
 }
 
-func payload(t *testing.T, v *credentialv1.Vault) credential.Payload {
+func login(t *testing.T, v *credentialv1.Vault) credential.Login {
 	t.Helper()
 	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: v}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return credential.Login{Name: "projects/p/credentials/vault", ID: "uid/1", Payload: p}
 }

@@ -3,14 +3,12 @@ package vault
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/api"
 
-	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	"github.com/credstore/credstore/pkg/provider"
 )
 
@@ -35,7 +33,8 @@ const (
 // session's mutex guards, is immutable.
 type lease struct {
 	client  *api.Client
-	own     bool // given by a login, and no longer needed after it
+	own     bool   // given by a login, and no longer needed after it
+	who     string // whose it is as far as the login's answer says
 	since   time.Time
 	expire  time.Time // zero: never, or nobody says
 	granted time.Duration
@@ -87,66 +86,6 @@ func (s *Session) setLife(l *lease, ttl time.Duration) {
 	}
 }
 
-// logIn makes a new lease from the payload.
-func (s *Session) logIn(ctx context.Context) (*lease, error) {
-	login := s.payload.Message().GetVault()
-	switch m := login.GetMethod().(type) {
-	case *credentialv1.Vault_Token:
-		return s.logInByToken(ctx, m.Token)
-	case *credentialv1.Vault_AppRole_:
-		return s.logInByAppRole(ctx, m.AppRole)
-	}
-	return nil, &provider.Error{
-		Kind: provider.ErrRefused, Op: opLogin,
-		Text: fmt.Sprintf("a credential of kind %q is no login to Vault", s.payload.Kind()),
-	}
-}
-
-func (s *Session) logInByToken(ctx context.Context, token string) (*lease, error) {
-	since := time.Now()
-	l := s.newLease(token, false, since, 0, false)
-	answer, err := s.lookUp(ctx, opLogin, l)
-	if forbidden(err) && !ended(err) {
-		// A token whose policies do not let it look itself up may still read.
-		return l, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	ttl, err := answer.TokenTTL()
-	if err != nil {
-		return nil, strange(opLogin)
-	}
-	renewable, err := answer.TokenIsRenewable()
-	if err != nil {
-		return nil, strange(opLogin)
-	}
-	return s.newLease(token, false, since, ttl, renewable), nil
-}
-
-func (s *Session) logInByAppRole(ctx context.Context, role *credentialv1.Vault_AppRole) (*lease, error) {
-	since := time.Now()
-	mount := role.GetMount()
-	if mount == "" {
-		mount = "approle"
-	}
-	body := map[string]any{"role_id": role.GetRoleId()}
-	if role.GetSecretId() != "" {
-		body["secret_id"] = role.GetSecretId()
-	}
-	answer, err := s.ask(ctx, opLogin, nil, func(ctx context.Context) (*api.Secret, error) {
-		return s.base.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", body)
-	})
-	if err != nil {
-		return nil, refusedUnlessUnavailable(err)
-	}
-	if answer == nil || answer.Auth == nil || answer.Auth.ClientToken == "" {
-		return nil, strange(opLogin)
-	}
-	a := answer.Auth
-	return s.newLease(a.ClientToken, true, since, time.Duration(a.LeaseDuration)*time.Second, a.Renewable), nil
-}
-
 // refusedUnlessUnavailable makes a missing method of login what it is: no secret
 // is missing.
 func refusedUnlessUnavailable(err error) error {
@@ -177,11 +116,11 @@ func (s *Session) current(ctx context.Context) (*lease, error) {
 // replace logs in anew, unless somebody else has done so since old was current.
 func (s *Session) replace(ctx context.Context, old *lease) (*lease, error) {
 	select {
-	case s.login <- struct{}{}:
+	case s.turn <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	defer func() { <-s.login }()
+	defer func() { <-s.turn }()
 	s.mu.Lock()
 	l := s.lease
 	s.mu.Unlock()
@@ -293,7 +232,7 @@ func (s *Session) prolong(ctx context.Context, l *lease) error {
 		return strange(opRenew)
 	}
 	ttl := time.Duration(answer.Auth.LeaseDuration) * time.Second
-	next := &lease{client: l.client, own: l.own, since: since, granted: l.granted, renewable: answer.Auth.Renewable}
+	next := &lease{client: l.client, own: l.own, who: l.who, since: since, granted: l.granted, renewable: answer.Auth.Renewable}
 	// Vault grants less when the token's longest life comes near: what can log in
 	// does so next time. Rounding down costs up to a second.
 	if l.own && ttl < l.granted-2*time.Second {
@@ -323,24 +262,4 @@ func (s *Session) lookUp(ctx context.Context, op string, l *lease) (*api.Secret,
 		return nil, strange(op)
 	}
 	return answer, nil
-}
-
-// identity returns whose token it is, from what Vault knows about it.
-func identity(answer *api.Secret) string {
-	text := func(v any) string {
-		s, _ := v.(string)
-		return s
-	}
-	name := text(answer.Data["display_name"])
-	if name == "" {
-		name = "token"
-	}
-	meta, _ := answer.Data["meta"].(map[string]any)
-	if role := text(meta["role_name"]); role != "" {
-		name += " role " + role
-	}
-	if entity := text(answer.Data["entity_id"]); entity != "" {
-		name += " (entity " + entity + ")"
-	}
-	return provider.Clean(name)
 }

@@ -21,7 +21,11 @@ import (
 // DefaultMount is where the key-value engine is unless told otherwise.
 const DefaultMount = "secret"
 
-// Config says where a Vault is. It holds no secret.
+// DefaultTokenFile is where Kubernetes puts the token of a pod's service account.
+const DefaultTokenFile = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+// Config says where a Vault is, and what logins need from this server. It holds
+// no secret.
 type Config struct {
 	// Address is an https or http URL without path, query, fragment and user.
 	Address string
@@ -33,48 +37,80 @@ type Config struct {
 	CAPEM string
 	// Egress guards the addresses that are connected to.
 	Egress provider.Egress
+	// TokenFile holds the token of this server's service account, for logins by
+	// Kubernetes; DefaultTokenFile when "". It is read at each login.
+	TokenFile string
+	// SignAWS signs a GetCallerIdentity request with an AWS credential, for logins
+	// by AWS; those are refused when it is nil. The headers include the signature
+	// and, when serverID is not empty, X-Vault-AWS-IAM-Server-ID, which is signed
+	// too. Its error is a *provider.Error or the context's.
+	SignAWS func(ctx context.Context, source credential.Login, serverID string) (method, url, body string, headers http.Header, err error)
+	// Minter makes access tokens from Azure credentials, for logins by Azure; those
+	// are refused when it is nil.
+	Minter provider.Minter
 	// Random returns numbers in [0, 1), to several callers at a time; math/rand's
 	// when nil.
 	Random func() float64
+}
+
+// normal fills in the defaults.
+func (c Config) normal() Config {
+	if c.Mount == "" {
+		c.Mount = DefaultMount
+	}
+	if c.TokenFile == "" {
+		c.TokenFile = DefaultTokenFile
+	}
+	if c.Random == nil {
+		c.Random = rand.Float64
+	}
+	return c
 }
 
 // Session is a login to one Vault. It implements provider.Session, Identifier,
 // Renewer and Closer, and prints as its address.
 type Session struct {
 	cfg       Config
-	payload   credential.Payload
+	login     credential.Login
 	transport *http.Transport
 	base      *api.Client // without a token
 
-	// login is held while logging in, so that who finds the same token dead at
+	// turn is held while logging in, so that who finds the same token dead at
 	// the same time logs in once. A channel, so that waiting can be given up.
-	login chan struct{}
+	turn chan struct{}
 
 	mu    sync.Mutex // guards lease and its renewTime
 	lease *lease
 }
 
-// Open logs in. The payload must be of kind vault. Its error is a
-// *provider.Error or the context's.
-func Open(ctx context.Context, cfg Config, payload credential.Payload) (*Session, error) {
-	if cfg.Mount == "" {
-		cfg.Mount = DefaultMount
-	}
-	if cfg.Random == nil {
-		cfg.Random = rand.Float64
+// Open logs in. The payload must be of kind vault, and one that says where it may
+// be sent goes nowhere else. Its error is a *provider.Error or the context's.
+func Open(ctx context.Context, cfg Config, login credential.Login) (*Session, error) {
+	cfg = cfg.normal()
+	m := login.Payload.Message().GetVault()
+	if m == nil {
+		return nil, unusable(fmt.Errorf("a credential of kind %q is no login to Vault", login.Payload.Kind()))
 	}
 	if err := checkAddress(cfg.Address); err != nil {
 		return nil, unusable(err)
+	}
+	if m.GetAddress() != "" && !sameServer(m.GetAddress(), cfg.Address) {
+		return nil, unusable(fmt.Errorf("the login is for %s alone: change the store's address, or the credential's", m.GetAddress()))
 	}
 	transport, err := cfg.Egress.Transport(cfg.CAPEM)
 	if err != nil {
 		return nil, unusable(err)
 	}
+	if c := m.GetCertificate(); c != nil {
+		if err := present(c.GetPem(), cfg.Address, transport.TLSClientConfig); err != nil {
+			return nil, unusable(err)
+		}
+	}
 	base, err := newClient(cfg, transport)
 	if err != nil {
 		return nil, unusable(err)
 	}
-	s := &Session{cfg: cfg, payload: payload, transport: transport, base: base, login: make(chan struct{}, 1)}
+	s := &Session{cfg: cfg, login: login, transport: transport, base: base, turn: make(chan struct{}, 1)}
 	l, err := s.logIn(ctx)
 	if err != nil {
 		transport.CloseIdleConnections()
@@ -96,6 +132,23 @@ func checkAddress(address string) error {
 		return fmt.Errorf("the address is no URL of the form https://vault.example.com:8200")
 	}
 	return nil
+}
+
+// sameServer says whether two addresses lead to the same server, as far as they
+// are written: case and the port that the scheme has anyway do not matter.
+func sameServer(a, b string) bool {
+	x, errX := url.Parse(a)
+	y, errY := url.Parse(b)
+	return errX == nil && errY == nil && origin(x) == origin(y)
+}
+
+// origin returns scheme, host and port.
+func origin(u *url.URL) string {
+	scheme, port := strings.ToLower(u.Scheme), u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[scheme]
+	}
+	return scheme + "://" + strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")) + ":" + port
 }
 
 func newClient(cfg Config, transport *http.Transport) (*api.Client, error) {
@@ -163,20 +216,6 @@ func checkPath(path string) error {
 		}
 	}
 	return nil
-}
-
-// Identify returns the display name of the login, with its role and entity when
-// there are any.
-func (s *Session) Identify(ctx context.Context) (string, error) {
-	l, err := s.current(ctx)
-	if err != nil {
-		return "", err
-	}
-	answer, err := s.lookUp(ctx, opIdentify, l)
-	if err != nil {
-		return "", err
-	}
-	return identity(answer), nil
 }
 
 // Close revokes a token that this session was given by a login; one that a

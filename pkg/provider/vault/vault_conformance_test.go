@@ -22,7 +22,7 @@ func realConfig(v *vaulttest.Server) Config {
 	return Config{Address: v.Address, Egress: loopback}
 }
 
-func openReal(t *testing.T, v *vaulttest.Server, p credential.Payload) *Session {
+func openReal(t *testing.T, v *vaulttest.Server, p credential.Login) *Session {
 	t.Helper()
 	s, err := Open(t.Context(), realConfig(v), p)
 	if err != nil {
@@ -39,7 +39,7 @@ func TestConformanceSuite(t *testing.T) {
 	v.Policy(t, "suite", "suite/")
 	role, secret := v.AppRole(t, "suite", map[string]any{"token_policies": "suite", "token_ttl": "1h"})
 	token := v.Token(t, map[string]any{"policies": []string{"suite"}, "ttl": "1h", "display_name": "suite"})
-	opened := func(p credential.Payload) func(context.Context) (provider.Session, error) {
+	opened := func(p credential.Login) func(context.Context) (provider.Session, error) {
 		return func(ctx context.Context) (provider.Session, error) {
 			s, err := Open(ctx, realConfig(v), p)
 			if err != nil {
@@ -50,7 +50,7 @@ func TestConformanceSuite(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name        string
-		good, wrong credential.Payload
+		good, wrong credential.Login
 		end         func(*testing.T)
 	}{
 		{
@@ -129,9 +129,9 @@ func TestConformanceAnswers(t *testing.T) {
 		})
 	}
 	for _, test := range []struct {
-		name    string
-		payload credential.Payload
-		text    string
+		name  string
+		login credential.Login
+		text  string
 	}{
 		{"wrong secret id", appRoleLogin(t, role, "wrong", ""), "login: refused: 400 invalid role or secret ID"},
 		{"wrong role", appRoleLogin(t, "wrong", secret, ""), "login: refused: 400 invalid role or secret ID"},
@@ -139,7 +139,7 @@ func TestConformanceAnswers(t *testing.T) {
 		{"wrong token", tokenLogin(t, "hvs.wrong"), "login: refused: 403 permission denied; invalid token"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := Open(t.Context(), realConfig(v), test.payload)
+			s, err := Open(t.Context(), realConfig(v), test.login)
 			if err == nil {
 				_ = s.Close(t.Context())
 			}

@@ -31,7 +31,7 @@ func (f *fake) config() Config {
 	return Config{Address: f.server.URL, Namespace: f.namespace, Mount: f.mount, Egress: loopback, Random: func() float64 { return 0 }}
 }
 
-func (f *fake) open(t *testing.T, p credential.Payload) *Session {
+func (f *fake) open(t *testing.T, p credential.Login) *Session {
 	t.Helper()
 	s, err := Open(t.Context(), f.config(), p)
 	if err != nil {
@@ -50,20 +50,24 @@ func TestSuite(t *testing.T) {
 	t.Run("AppRole", func(t *testing.T) {
 		f := newFake(t)
 		f.namespace = "team/a"
-		runSuite(t, f, func(t *testing.T) credential.Payload { return appRoleLogin(t, roleID, secretID, "") },
-			func(t *testing.T) credential.Payload { return appRoleLogin(t, roleID, "wrong-secret-id", "") }, f.endLogins)
+		runSuite(t, f, func(t *testing.T) credential.Login { return appRoleLogin(t, roleID, secretID, "") },
+			func(t *testing.T) credential.Login { return appRoleLogin(t, roleID, "wrong-secret-id", "") }, f.endLogins)
 	})
 	t.Run("Token", func(t *testing.T) {
 		f := newFake(t)
-		runSuite(t, f, func(t *testing.T) credential.Payload { return tokenLogin(t, userToken) },
-			func(t *testing.T) credential.Payload { return tokenLogin(t, "hvs.wrong-token-canary") }, nil)
+		runSuite(t, f, func(t *testing.T) credential.Login { return tokenLogin(t, userToken) },
+			func(t *testing.T) credential.Login { return tokenLogin(t, "hvs.wrong-token-canary") }, nil)
 	})
 }
 
-func runSuite(t *testing.T, f *fake, good, wrong func(*testing.T) credential.Payload, end func()) {
-	opened := func(p credential.Payload) func(context.Context) (provider.Session, error) {
+func runSuite(t *testing.T, f *fake, good, wrong func(*testing.T) credential.Login, end func()) {
+	runSuiteWith(t, f, f.config(), good(t), wrong(t), end, nil)
+}
+
+func runSuiteWith(t *testing.T, f *fake, cfg Config, good, wrong credential.Login, end func(), secrets []string) {
+	opened := func(l credential.Login) func(context.Context) (provider.Session, error) {
 		return func(ctx context.Context) (provider.Session, error) {
-			s, err := Open(ctx, f.config(), p)
+			s, err := Open(ctx, cfg, l)
 			if err != nil {
 				return nil, err
 			}
@@ -71,8 +75,8 @@ func runSuite(t *testing.T, f *fake, good, wrong func(*testing.T) credential.Pay
 		}
 	}
 	h := providertest.Harness{
-		Open:        opened(good(t)),
-		OpenRefused: opened(wrong(t)),
+		Open:        opened(good),
+		OpenRefused: opened(wrong),
 		Put: func(_ *testing.T, path string, values map[string]string) uint32 {
 			all := map[string]any{}
 			for k, v := range values {
@@ -98,7 +102,7 @@ func runSuite(t *testing.T, f *fake, good, wrong func(*testing.T) credential.Pay
 			})
 			return func() { f.set(func(f *fake) { f.override = nil }) }
 		},
-		Secrets: []string{secretID, userToken, "wrong-secret-id", "hvs.wrong-token-canary", "login-token-canary"},
+		Secrets: append(secrets, secretID, userToken, "wrong-secret-id", "hvs.wrong-token-canary", "login-token-canary"),
 	}
 	if end != nil {
 		h.EndLogins = func(*testing.T) { end() }
@@ -287,10 +291,10 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		name    string
-		edit    func(*Config)
-		payload credential.Payload
-		want    string
+		name  string
+		edit  func(*Config)
+		login credential.Login
+		want  string
 	}{
 		{"no address", func(c *Config) { c.Address = "" }, good, "address"},
 		{"unix socket", func(c *Config) { c.Address = "unix:///run/vault.sock" }, good, "address"},
@@ -298,13 +302,13 @@ func TestOpenRefusesWhatCannotWork(t *testing.T) {
 		{"path in the address", func(c *Config) { c.Address = "https://vault/x" }, good, "address"},
 		{"loopback", func(c *Config) { c.Egress = provider.Egress{} }, good, "loopback"},
 		{"metadata service", func(c *Config) { c.Address = "http://169.254.169.254" }, good, "link-local"},
-		{"other kind", func(*Config) {}, basic, `kind "basic"`},
-		{"no payload", func(*Config) {}, credential.Payload{}, "kind"},
+		{"other kind", func(*Config) {}, credential.Login{Payload: basic}, `kind "basic"`},
+		{"no payload", func(*Config) {}, credential.Login{}, "kind"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := f.config()
 			test.edit(&cfg)
-			_, err := Open(t.Context(), cfg, test.payload)
+			_, err := Open(t.Context(), cfg, test.login)
 			if !errors.Is(err, provider.ErrRefused) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "u:secret") {
 				t.Errorf("error is %v; want a refusal that says %q", err, test.want)
 			}

@@ -39,6 +39,26 @@ type Payload struct {
 	//	*Payload_ApiToken
 	//	*Payload_Opaque
 	//	*Payload_Vault
+	//	*Payload_Certificate
+	//	*Payload_SshKey
+	//	*Payload_AwsAccessKey
+	//	*Payload_AwsRole
+	//	*Payload_AwsAssumeRole
+	//	*Payload_AzureServicePrincipal
+	//	*Payload_AzureManagedIdentity
+	//	*Payload_AzureWorkloadIdentity
+	//	*Payload_GcpServiceAccount
+	//	*Payload_GcpApiKey
+	//	*Payload_GcpExternalAccount
+	//	*Payload_IbmCloud
+	//	*Payload_Oci
+	//	*Payload_Kubeconfig
+	//	*Payload_DockerRegistry
+	//	*Payload_GithubApp
+	//	*Payload_GitlabToken
+	//	*Payload_Smtp
+	//	*Payload_Webhook
+	//	*Payload_Conjur
 	Kind          isPayload_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -117,6 +137,186 @@ func (x *Payload) GetVault() *Vault {
 	return nil
 }
 
+func (x *Payload) GetCertificate() *Certificate {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Certificate); ok {
+			return x.Certificate
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetSshKey() *SshKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_SshKey); ok {
+			return x.SshKey
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAwsAccessKey() *AwsAccessKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AwsAccessKey); ok {
+			return x.AwsAccessKey
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAwsRole() *AwsRole {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AwsRole); ok {
+			return x.AwsRole
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAwsAssumeRole() *AwsAssumeRole {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AwsAssumeRole); ok {
+			return x.AwsAssumeRole
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAzureServicePrincipal() *AzureServicePrincipal {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AzureServicePrincipal); ok {
+			return x.AzureServicePrincipal
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAzureManagedIdentity() *AzureManagedIdentity {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AzureManagedIdentity); ok {
+			return x.AzureManagedIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetAzureWorkloadIdentity() *AzureWorkloadIdentity {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_AzureWorkloadIdentity); ok {
+			return x.AzureWorkloadIdentity
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetGcpServiceAccount() *GcpServiceAccount {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_GcpServiceAccount); ok {
+			return x.GcpServiceAccount
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetGcpApiKey() *GcpApiKey {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_GcpApiKey); ok {
+			return x.GcpApiKey
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetGcpExternalAccount() *GcpExternalAccount {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_GcpExternalAccount); ok {
+			return x.GcpExternalAccount
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetIbmCloud() *IbmCloud {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_IbmCloud); ok {
+			return x.IbmCloud
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetOci() *Oci {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Oci); ok {
+			return x.Oci
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetKubeconfig() *Kubeconfig {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Kubeconfig); ok {
+			return x.Kubeconfig
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetDockerRegistry() *DockerRegistry {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_DockerRegistry); ok {
+			return x.DockerRegistry
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetGithubApp() *GithubApp {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_GithubApp); ok {
+			return x.GithubApp
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetGitlabToken() *GitlabToken {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_GitlabToken); ok {
+			return x.GitlabToken
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetSmtp() *Smtp {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Smtp); ok {
+			return x.Smtp
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetWebhook() *Webhook {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Webhook); ok {
+			return x.Webhook
+		}
+	}
+	return nil
+}
+
+func (x *Payload) GetConjur() *Conjur {
+	if x != nil {
+		if x, ok := x.Kind.(*Payload_Conjur); ok {
+			return x.Conjur
+		}
+	}
+	return nil
+}
+
 type isPayload_Kind interface {
 	isPayload_Kind()
 }
@@ -141,6 +341,106 @@ type Payload_Vault struct {
 	Vault *Vault `protobuf:"bytes,4,opt,name=vault,proto3,oneof"`
 }
 
+type Payload_Certificate struct {
+	// An X.509 certificate with its private key.
+	Certificate *Certificate `protobuf:"bytes,5,opt,name=certificate,proto3,oneof"`
+}
+
+type Payload_SshKey struct {
+	// An SSH private key.
+	SshKey *SshKey `protobuf:"bytes,6,opt,name=ssh_key,json=sshKey,proto3,oneof"`
+}
+
+type Payload_AwsAccessKey struct {
+	// An access key of an AWS IAM user, or a temporary one.
+	AwsAccessKey *AwsAccessKey `protobuf:"bytes,7,opt,name=aws_access_key,json=awsAccessKey,proto3,oneof"`
+}
+
+type Payload_AwsRole struct {
+	// The AWS role of the server's own machine, container or pod.
+	AwsRole *AwsRole `protobuf:"bytes,8,opt,name=aws_role,json=awsRole,proto3,oneof"`
+}
+
+type Payload_AwsAssumeRole struct {
+	// An AWS role, assumed with another credential.
+	AwsAssumeRole *AwsAssumeRole `protobuf:"bytes,9,opt,name=aws_assume_role,json=awsAssumeRole,proto3,oneof"`
+}
+
+type Payload_AzureServicePrincipal struct {
+	// An Entra ID application with a secret or a certificate.
+	AzureServicePrincipal *AzureServicePrincipal `protobuf:"bytes,10,opt,name=azure_service_principal,json=azureServicePrincipal,proto3,oneof"`
+}
+
+type Payload_AzureManagedIdentity struct {
+	// The managed identity of the server's own machine or pod.
+	AzureManagedIdentity *AzureManagedIdentity `protobuf:"bytes,11,opt,name=azure_managed_identity,json=azureManagedIdentity,proto3,oneof"`
+}
+
+type Payload_AzureWorkloadIdentity struct {
+	// An Entra ID application that trusts the server's own cluster.
+	AzureWorkloadIdentity *AzureWorkloadIdentity `protobuf:"bytes,12,opt,name=azure_workload_identity,json=azureWorkloadIdentity,proto3,oneof"`
+}
+
+type Payload_GcpServiceAccount struct {
+	// A key of a Google Cloud service account.
+	GcpServiceAccount *GcpServiceAccount `protobuf:"bytes,13,opt,name=gcp_service_account,json=gcpServiceAccount,proto3,oneof"`
+}
+
+type Payload_GcpApiKey struct {
+	// A Google Cloud API key.
+	GcpApiKey *GcpApiKey `protobuf:"bytes,14,opt,name=gcp_api_key,json=gcpApiKey,proto3,oneof"`
+}
+
+type Payload_GcpExternalAccount struct {
+	// A Google Cloud federation with an identity of the server's own.
+	GcpExternalAccount *GcpExternalAccount `protobuf:"bytes,15,opt,name=gcp_external_account,json=gcpExternalAccount,proto3,oneof"`
+}
+
+type Payload_IbmCloud struct {
+	// An IBM Cloud API key with its account.
+	IbmCloud *IbmCloud `protobuf:"bytes,16,opt,name=ibm_cloud,json=ibmCloud,proto3,oneof"`
+}
+
+type Payload_Oci struct {
+	// An API signing key of an Oracle Cloud user.
+	Oci *Oci `protobuf:"bytes,17,opt,name=oci,proto3,oneof"`
+}
+
+type Payload_Kubeconfig struct {
+	// A login to a Kubernetes cluster.
+	Kubeconfig *Kubeconfig `protobuf:"bytes,18,opt,name=kubeconfig,proto3,oneof"`
+}
+
+type Payload_DockerRegistry struct {
+	// A login to a container registry.
+	DockerRegistry *DockerRegistry `protobuf:"bytes,19,opt,name=docker_registry,json=dockerRegistry,proto3,oneof"`
+}
+
+type Payload_GithubApp struct {
+	// A GitHub App with a private key.
+	GithubApp *GithubApp `protobuf:"bytes,20,opt,name=github_app,json=githubApp,proto3,oneof"`
+}
+
+type Payload_GitlabToken struct {
+	// A GitLab token.
+	GitlabToken *GitlabToken `protobuf:"bytes,21,opt,name=gitlab_token,json=gitlabToken,proto3,oneof"`
+}
+
+type Payload_Smtp struct {
+	// A login to a mail server.
+	Smtp *Smtp `protobuf:"bytes,22,opt,name=smtp,proto3,oneof"`
+}
+
+type Payload_Webhook struct {
+	// A URL that is a secret, as chat services hand them out.
+	Webhook *Webhook `protobuf:"bytes,23,opt,name=webhook,proto3,oneof"`
+}
+
+type Payload_Conjur struct {
+	// A login to CyberArk Conjur.
+	Conjur *Conjur `protobuf:"bytes,24,opt,name=conjur,proto3,oneof"`
+}
+
 func (*Payload_Basic) isPayload_Kind() {}
 
 func (*Payload_ApiToken) isPayload_Kind() {}
@@ -148,6 +448,46 @@ func (*Payload_ApiToken) isPayload_Kind() {}
 func (*Payload_Opaque) isPayload_Kind() {}
 
 func (*Payload_Vault) isPayload_Kind() {}
+
+func (*Payload_Certificate) isPayload_Kind() {}
+
+func (*Payload_SshKey) isPayload_Kind() {}
+
+func (*Payload_AwsAccessKey) isPayload_Kind() {}
+
+func (*Payload_AwsRole) isPayload_Kind() {}
+
+func (*Payload_AwsAssumeRole) isPayload_Kind() {}
+
+func (*Payload_AzureServicePrincipal) isPayload_Kind() {}
+
+func (*Payload_AzureManagedIdentity) isPayload_Kind() {}
+
+func (*Payload_AzureWorkloadIdentity) isPayload_Kind() {}
+
+func (*Payload_GcpServiceAccount) isPayload_Kind() {}
+
+func (*Payload_GcpApiKey) isPayload_Kind() {}
+
+func (*Payload_GcpExternalAccount) isPayload_Kind() {}
+
+func (*Payload_IbmCloud) isPayload_Kind() {}
+
+func (*Payload_Oci) isPayload_Kind() {}
+
+func (*Payload_Kubeconfig) isPayload_Kind() {}
+
+func (*Payload_DockerRegistry) isPayload_Kind() {}
+
+func (*Payload_GithubApp) isPayload_Kind() {}
+
+func (*Payload_GitlabToken) isPayload_Kind() {}
+
+func (*Payload_Smtp) isPayload_Kind() {}
+
+func (*Payload_Webhook) isPayload_Kind() {}
+
+func (*Payload_Conjur) isPayload_Kind() {}
 
 // Basic is a user name with its password.
 type Basic struct {
@@ -307,7 +647,21 @@ type Vault struct {
 	//
 	//	*Vault_Token
 	//	*Vault_AppRole_
-	Method        isVault_Method `protobuf_oneof:"method"`
+	//	*Vault_Userpass_
+	//	*Vault_Kubernetes_
+	//	*Vault_Jwt_
+	//	*Vault_Certificate_
+	//	*Vault_Aws_
+	//	*Vault_Azure_
+	Method isVault_Method `protobuf_oneof:"method"`
+	// Where this login may be sent: the server's URL, as
+	// "https://vault.example.com:8200". A store at another address cannot use the
+	// credential. Without it any store may, and Verify has nobody to ask.
+	Address string `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
+	// The namespace that Verify logs in to; a store has its own.
+	Namespace string `protobuf:"bytes,10,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// The certificate authority for Verify, in PEM form; the system's when empty.
+	CaPem         string `protobuf:"bytes,11,opt,name=ca_pem,json=caPem,proto3" json:"ca_pem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -367,6 +721,81 @@ func (x *Vault) GetAppRole() *Vault_AppRole {
 	return nil
 }
 
+func (x *Vault) GetUserpass() *Vault_Userpass {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Userpass_); ok {
+			return x.Userpass
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetKubernetes() *Vault_Kubernetes {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Kubernetes_); ok {
+			return x.Kubernetes
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetJwt() *Vault_Jwt {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Jwt_); ok {
+			return x.Jwt
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetCertificate() *Vault_Certificate {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Certificate_); ok {
+			return x.Certificate
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetAws() *Vault_Aws {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Aws_); ok {
+			return x.Aws
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetAzure() *Vault_Azure {
+	if x != nil {
+		if x, ok := x.Method.(*Vault_Azure_); ok {
+			return x.Azure
+		}
+	}
+	return nil
+}
+
+func (x *Vault) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Vault) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Vault) GetCaPem() string {
+	if x != nil {
+		return x.CaPem
+	}
+	return ""
+}
+
 type isVault_Method interface {
 	isVault_Method()
 }
@@ -382,9 +811,52 @@ type Vault_AppRole_ struct {
 	AppRole *Vault_AppRole `protobuf:"bytes,2,opt,name=app_role,json=appRole,proto3,oneof"`
 }
 
+type Vault_Userpass_ struct {
+	// Login by user name and password.
+	Userpass *Vault_Userpass `protobuf:"bytes,3,opt,name=userpass,proto3,oneof"`
+}
+
+type Vault_Kubernetes_ struct {
+	// Login by the token of the server's own Kubernetes service account. It acts
+	// as the server itself: see AwsRole.
+	Kubernetes *Vault_Kubernetes `protobuf:"bytes,4,opt,name=kubernetes,proto3,oneof"`
+}
+
+type Vault_Jwt_ struct {
+	// Login by a JWT.
+	Jwt *Vault_Jwt `protobuf:"bytes,5,opt,name=jwt,proto3,oneof"`
+}
+
+type Vault_Certificate_ struct {
+	// Login by a TLS client certificate.
+	Certificate *Vault_Certificate `protobuf:"bytes,6,opt,name=certificate,proto3,oneof"`
+}
+
+type Vault_Aws_ struct {
+	// Login by a signed request of an AWS credential.
+	Aws *Vault_Aws `protobuf:"bytes,7,opt,name=aws,proto3,oneof"`
+}
+
+type Vault_Azure_ struct {
+	// Login by a token of an Azure credential.
+	Azure *Vault_Azure `protobuf:"bytes,8,opt,name=azure,proto3,oneof"`
+}
+
 func (*Vault_Token) isVault_Method() {}
 
 func (*Vault_AppRole_) isVault_Method() {}
+
+func (*Vault_Userpass_) isVault_Method() {}
+
+func (*Vault_Kubernetes_) isVault_Method() {}
+
+func (*Vault_Jwt_) isVault_Method() {}
+
+func (*Vault_Certificate_) isVault_Method() {}
+
+func (*Vault_Aws_) isVault_Method() {}
+
+func (*Vault_Azure_) isVault_Method() {}
 
 // AppRole is a login by role id and secret id
 // (https://developer.hashicorp.com/vault/api-docs/auth/approle).
@@ -454,16 +926,440 @@ func (x *Vault_AppRole) GetMount() string {
 	return ""
 }
 
+// Userpass is a login by name and password
+// (https://developer.hashicorp.com/vault/api-docs/auth/userpass).
+type Vault_Userpass struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Shown in the facts.
+	Username string `protobuf:"bytes,1,opt,name=username,proto3" json:"username,omitempty"`
+	// Required.
+	Password string `protobuf:"bytes,2,opt,name=password,proto3" json:"password,omitempty"`
+	// As in AppRole; "userpass" when empty.
+	Mount         string `protobuf:"bytes,3,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Userpass) Reset() {
+	*x = Vault_Userpass{}
+	mi := &file_credential_v1_payload_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Userpass) String() string {
+	return "credential.v1.Vault.Userpass(redacted)"
+}
+
+func (*Vault_Userpass) ProtoMessage() {}
+
+func (x *Vault_Userpass) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Userpass.ProtoReflect.Descriptor instead.
+func (*Vault_Userpass) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 1}
+}
+
+func (x *Vault_Userpass) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *Vault_Userpass) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+func (x *Vault_Userpass) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+// Kubernetes is a login by the token of the server's service account
+// (https://developer.hashicorp.com/vault/api-docs/auth/kubernetes).
+type Vault_Kubernetes struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Shown in the facts.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// As in AppRole; "kubernetes" when empty.
+	Mount         string `protobuf:"bytes,2,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Kubernetes) Reset() {
+	*x = Vault_Kubernetes{}
+	mi := &file_credential_v1_payload_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Kubernetes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vault_Kubernetes) ProtoMessage() {}
+
+func (x *Vault_Kubernetes) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Kubernetes.ProtoReflect.Descriptor instead.
+func (*Vault_Kubernetes) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 2}
+}
+
+func (x *Vault_Kubernetes) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Vault_Kubernetes) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+// Jwt is a login by a signed token
+// (https://developer.hashicorp.com/vault/api-docs/auth/jwt).
+type Vault_Jwt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, unless the mount has a default. Shown in the facts.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Required.
+	Jwt string `protobuf:"bytes,2,opt,name=jwt,proto3" json:"jwt,omitempty"`
+	// As in AppRole; "jwt" when empty.
+	Mount         string `protobuf:"bytes,3,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Jwt) Reset() {
+	*x = Vault_Jwt{}
+	mi := &file_credential_v1_payload_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Jwt) String() string {
+	return "credential.v1.Vault.Jwt(redacted)"
+}
+
+func (*Vault_Jwt) ProtoMessage() {}
+
+func (x *Vault_Jwt) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Jwt.ProtoReflect.Descriptor instead.
+func (*Vault_Jwt) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 3}
+}
+
+func (x *Vault_Jwt) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Vault_Jwt) GetJwt() string {
+	if x != nil {
+		return x.Jwt
+	}
+	return ""
+}
+
+func (x *Vault_Jwt) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+// Certificate is a login by a TLS client certificate
+// (https://developer.hashicorp.com/vault/api-docs/auth/cert).
+type Vault_Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The role; any that the certificate fits when empty. Shown in the facts.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Required: the certificate with its unencrypted private key, in PEM form.
+	Pem string `protobuf:"bytes,2,opt,name=pem,proto3" json:"pem,omitempty"`
+	// As in AppRole; "cert" when empty.
+	Mount         string `protobuf:"bytes,3,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Certificate) Reset() {
+	*x = Vault_Certificate{}
+	mi := &file_credential_v1_payload_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Certificate) String() string {
+	return "credential.v1.Vault.Certificate(redacted)"
+}
+
+func (*Vault_Certificate) ProtoMessage() {}
+
+func (x *Vault_Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Certificate.ProtoReflect.Descriptor instead.
+func (*Vault_Certificate) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 4}
+}
+
+func (x *Vault_Certificate) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Vault_Certificate) GetPem() string {
+	if x != nil {
+		return x.Pem
+	}
+	return ""
+}
+
+func (x *Vault_Certificate) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+// Aws is a login by a signed GetCallerIdentity request
+// (https://developer.hashicorp.com/vault/api-docs/auth/aws, type iam).
+type Vault_Aws struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Shown in the facts.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Required: the AWS credential to sign with, of the same project.
+	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// The value of the X-Vault-AWS-IAM-Server-ID header, where the mount asks
+	// for it.
+	ServerId string `protobuf:"bytes,3,opt,name=server_id,json=serverId,proto3" json:"server_id,omitempty"`
+	// As in AppRole; "aws" when empty.
+	Mount         string `protobuf:"bytes,4,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Aws) Reset() {
+	*x = Vault_Aws{}
+	mi := &file_credential_v1_payload_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Aws) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vault_Aws) ProtoMessage() {}
+
+func (x *Vault_Aws) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Aws.ProtoReflect.Descriptor instead.
+func (*Vault_Aws) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 5}
+}
+
+func (x *Vault_Aws) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Vault_Aws) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Vault_Aws) GetServerId() string {
+	if x != nil {
+		return x.ServerId
+	}
+	return ""
+}
+
+func (x *Vault_Aws) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
+// Azure is a login by a token of an Azure identity
+// (https://developer.hashicorp.com/vault/api-docs/auth/azure).
+type Vault_Azure struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. Shown in the facts.
+	Role string `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	// Required: the Azure credential whose token is sent, of the same project.
+	Source string `protobuf:"bytes,2,opt,name=source,proto3" json:"source,omitempty"`
+	// Required: the resource that the mount is configured for.
+	Resource string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
+	// As in AppRole; "azure" when empty.
+	Mount         string `protobuf:"bytes,4,opt,name=mount,proto3" json:"mount,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vault_Azure) Reset() {
+	*x = Vault_Azure{}
+	mi := &file_credential_v1_payload_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vault_Azure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vault_Azure) ProtoMessage() {}
+
+func (x *Vault_Azure) ProtoReflect() protoreflect.Message {
+	mi := &file_credential_v1_payload_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vault_Azure.ProtoReflect.Descriptor instead.
+func (*Vault_Azure) Descriptor() ([]byte, []int) {
+	return file_credential_v1_payload_proto_rawDescGZIP(), []int{4, 6}
+}
+
+func (x *Vault_Azure) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Vault_Azure) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Vault_Azure) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Vault_Azure) GetMount() string {
+	if x != nil {
+		return x.Mount
+	}
+	return ""
+}
+
 var File_credential_v1_payload_proto protoreflect.FileDescriptor
 
 const file_credential_v1_payload_proto_rawDesc = "" +
 	"\n" +
-	"\x1bcredential/v1/payload.proto\x12\rcredential.v1\"\xd6\x01\n" +
+	"\x1bcredential/v1/payload.proto\x12\rcredential.v1\x1a\x17credential/v1/aws.proto\x1a\x19credential/v1/azure.proto\x1a\x17credential/v1/gcp.proto\x1a\x18credential/v1/keys.proto\x1a\x1ecredential/v1/kubeconfig.proto\x1a\x1ccredential/v1/services.proto\"\x81\f\n" +
 	"\aPayload\x12,\n" +
 	"\x05basic\x18\x01 \x01(\v2\x14.credential.v1.BasicH\x00R\x05basic\x126\n" +
 	"\tapi_token\x18\x02 \x01(\v2\x17.credential.v1.ApiTokenH\x00R\bapiToken\x12/\n" +
 	"\x06opaque\x18\x03 \x01(\v2\x15.credential.v1.OpaqueH\x00R\x06opaque\x12,\n" +
-	"\x05vault\x18\x04 \x01(\v2\x14.credential.v1.VaultH\x00R\x05vaultB\x06\n" +
+	"\x05vault\x18\x04 \x01(\v2\x14.credential.v1.VaultH\x00R\x05vault\x12>\n" +
+	"\vcertificate\x18\x05 \x01(\v2\x1a.credential.v1.CertificateH\x00R\vcertificate\x120\n" +
+	"\assh_key\x18\x06 \x01(\v2\x15.credential.v1.SshKeyH\x00R\x06sshKey\x12C\n" +
+	"\x0eaws_access_key\x18\a \x01(\v2\x1b.credential.v1.AwsAccessKeyH\x00R\fawsAccessKey\x123\n" +
+	"\baws_role\x18\b \x01(\v2\x16.credential.v1.AwsRoleH\x00R\aawsRole\x12F\n" +
+	"\x0faws_assume_role\x18\t \x01(\v2\x1c.credential.v1.AwsAssumeRoleH\x00R\rawsAssumeRole\x12^\n" +
+	"\x17azure_service_principal\x18\n" +
+	" \x01(\v2$.credential.v1.AzureServicePrincipalH\x00R\x15azureServicePrincipal\x12[\n" +
+	"\x16azure_managed_identity\x18\v \x01(\v2#.credential.v1.AzureManagedIdentityH\x00R\x14azureManagedIdentity\x12^\n" +
+	"\x17azure_workload_identity\x18\f \x01(\v2$.credential.v1.AzureWorkloadIdentityH\x00R\x15azureWorkloadIdentity\x12R\n" +
+	"\x13gcp_service_account\x18\r \x01(\v2 .credential.v1.GcpServiceAccountH\x00R\x11gcpServiceAccount\x12:\n" +
+	"\vgcp_api_key\x18\x0e \x01(\v2\x18.credential.v1.GcpApiKeyH\x00R\tgcpApiKey\x12U\n" +
+	"\x14gcp_external_account\x18\x0f \x01(\v2!.credential.v1.GcpExternalAccountH\x00R\x12gcpExternalAccount\x126\n" +
+	"\tibm_cloud\x18\x10 \x01(\v2\x17.credential.v1.IbmCloudH\x00R\bibmCloud\x12&\n" +
+	"\x03oci\x18\x11 \x01(\v2\x12.credential.v1.OciH\x00R\x03oci\x12;\n" +
+	"\n" +
+	"kubeconfig\x18\x12 \x01(\v2\x19.credential.v1.KubeconfigH\x00R\n" +
+	"kubeconfig\x12H\n" +
+	"\x0fdocker_registry\x18\x13 \x01(\v2\x1d.credential.v1.DockerRegistryH\x00R\x0edockerRegistry\x129\n" +
+	"\n" +
+	"github_app\x18\x14 \x01(\v2\x18.credential.v1.GithubAppH\x00R\tgithubApp\x12?\n" +
+	"\fgitlab_token\x18\x15 \x01(\v2\x1a.credential.v1.GitlabTokenH\x00R\vgitlabToken\x12)\n" +
+	"\x04smtp\x18\x16 \x01(\v2\x13.credential.v1.SmtpH\x00R\x04smtp\x122\n" +
+	"\awebhook\x18\x17 \x01(\v2\x16.credential.v1.WebhookH\x00R\awebhook\x12/\n" +
+	"\x06conjur\x18\x18 \x01(\v2\x15.credential.v1.ConjurH\x00R\x06conjurB\x06\n" +
 	"\x04kind\"D\n" +
 	"\x05Basic\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
@@ -474,14 +1370,52 @@ const file_credential_v1_payload_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x03(\v2\x1f.credential.v1.Opaque.DataEntryB\x03\x80\x01\x01R\x04data\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xc5\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xe6\b\n" +
 	"\x05Vault\x12\x1b\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01H\x00R\x05token\x129\n" +
-	"\bapp_role\x18\x02 \x01(\v2\x1c.credential.v1.Vault.AppRoleH\x00R\aappRole\x1aZ\n" +
+	"\bapp_role\x18\x02 \x01(\v2\x1c.credential.v1.Vault.AppRoleH\x00R\aappRole\x12;\n" +
+	"\buserpass\x18\x03 \x01(\v2\x1d.credential.v1.Vault.UserpassH\x00R\buserpass\x12A\n" +
+	"\n" +
+	"kubernetes\x18\x04 \x01(\v2\x1f.credential.v1.Vault.KubernetesH\x00R\n" +
+	"kubernetes\x12,\n" +
+	"\x03jwt\x18\x05 \x01(\v2\x18.credential.v1.Vault.JwtH\x00R\x03jwt\x12D\n" +
+	"\vcertificate\x18\x06 \x01(\v2 .credential.v1.Vault.CertificateH\x00R\vcertificate\x12,\n" +
+	"\x03aws\x18\a \x01(\v2\x18.credential.v1.Vault.AwsH\x00R\x03aws\x122\n" +
+	"\x05azure\x18\b \x01(\v2\x1a.credential.v1.Vault.AzureH\x00R\x05azure\x12\x18\n" +
+	"\aaddress\x18\t \x01(\tR\aaddress\x12\x1c\n" +
+	"\tnamespace\x18\n" +
+	" \x01(\tR\tnamespace\x12\x15\n" +
+	"\x06ca_pem\x18\v \x01(\tR\x05caPem\x1aZ\n" +
 	"\aAppRole\x12\x17\n" +
 	"\arole_id\x18\x01 \x01(\tR\x06roleId\x12 \n" +
 	"\tsecret_id\x18\x02 \x01(\tB\x03\x80\x01\x01R\bsecretId\x12\x14\n" +
-	"\x05mount\x18\x03 \x01(\tR\x05mountB\b\n" +
+	"\x05mount\x18\x03 \x01(\tR\x05mount\x1a]\n" +
+	"\bUserpass\x12\x1a\n" +
+	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
+	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\x12\x14\n" +
+	"\x05mount\x18\x03 \x01(\tR\x05mount\x1a6\n" +
+	"\n" +
+	"Kubernetes\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x14\n" +
+	"\x05mount\x18\x02 \x01(\tR\x05mount\x1aF\n" +
+	"\x03Jwt\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x15\n" +
+	"\x03jwt\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03jwt\x12\x14\n" +
+	"\x05mount\x18\x03 \x01(\tR\x05mount\x1aN\n" +
+	"\vCertificate\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x15\n" +
+	"\x03pem\x18\x02 \x01(\tB\x03\x80\x01\x01R\x03pem\x12\x14\n" +
+	"\x05mount\x18\x03 \x01(\tR\x05mount\x1ad\n" +
+	"\x03Aws\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1b\n" +
+	"\tserver_id\x18\x03 \x01(\tR\bserverId\x12\x14\n" +
+	"\x05mount\x18\x04 \x01(\tR\x05mount\x1ae\n" +
+	"\x05Azure\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x16\n" +
+	"\x06source\x18\x02 \x01(\tR\x06source\x12\x1a\n" +
+	"\bresource\x18\x03 \x01(\tR\bresource\x12\x14\n" +
+	"\x05mount\x18\x04 \x01(\tR\x05mountB\b\n" +
 	"\x06methodBBZ@github.com/credstore/credstore/gen/go/credential/v1;credentialv1b\x06proto3"
 
 var (
@@ -496,28 +1430,80 @@ func file_credential_v1_payload_proto_rawDescGZIP() []byte {
 	return file_credential_v1_payload_proto_rawDescData
 }
 
-var file_credential_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_credential_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_credential_v1_payload_proto_goTypes = []any{
-	(*Payload)(nil),       // 0: credential.v1.Payload
-	(*Basic)(nil),         // 1: credential.v1.Basic
-	(*ApiToken)(nil),      // 2: credential.v1.ApiToken
-	(*Opaque)(nil),        // 3: credential.v1.Opaque
-	(*Vault)(nil),         // 4: credential.v1.Vault
-	nil,                   // 5: credential.v1.Opaque.DataEntry
-	(*Vault_AppRole)(nil), // 6: credential.v1.Vault.AppRole
+	(*Payload)(nil),               // 0: credential.v1.Payload
+	(*Basic)(nil),                 // 1: credential.v1.Basic
+	(*ApiToken)(nil),              // 2: credential.v1.ApiToken
+	(*Opaque)(nil),                // 3: credential.v1.Opaque
+	(*Vault)(nil),                 // 4: credential.v1.Vault
+	nil,                           // 5: credential.v1.Opaque.DataEntry
+	(*Vault_AppRole)(nil),         // 6: credential.v1.Vault.AppRole
+	(*Vault_Userpass)(nil),        // 7: credential.v1.Vault.Userpass
+	(*Vault_Kubernetes)(nil),      // 8: credential.v1.Vault.Kubernetes
+	(*Vault_Jwt)(nil),             // 9: credential.v1.Vault.Jwt
+	(*Vault_Certificate)(nil),     // 10: credential.v1.Vault.Certificate
+	(*Vault_Aws)(nil),             // 11: credential.v1.Vault.Aws
+	(*Vault_Azure)(nil),           // 12: credential.v1.Vault.Azure
+	(*Certificate)(nil),           // 13: credential.v1.Certificate
+	(*SshKey)(nil),                // 14: credential.v1.SshKey
+	(*AwsAccessKey)(nil),          // 15: credential.v1.AwsAccessKey
+	(*AwsRole)(nil),               // 16: credential.v1.AwsRole
+	(*AwsAssumeRole)(nil),         // 17: credential.v1.AwsAssumeRole
+	(*AzureServicePrincipal)(nil), // 18: credential.v1.AzureServicePrincipal
+	(*AzureManagedIdentity)(nil),  // 19: credential.v1.AzureManagedIdentity
+	(*AzureWorkloadIdentity)(nil), // 20: credential.v1.AzureWorkloadIdentity
+	(*GcpServiceAccount)(nil),     // 21: credential.v1.GcpServiceAccount
+	(*GcpApiKey)(nil),             // 22: credential.v1.GcpApiKey
+	(*GcpExternalAccount)(nil),    // 23: credential.v1.GcpExternalAccount
+	(*IbmCloud)(nil),              // 24: credential.v1.IbmCloud
+	(*Oci)(nil),                   // 25: credential.v1.Oci
+	(*Kubeconfig)(nil),            // 26: credential.v1.Kubeconfig
+	(*DockerRegistry)(nil),        // 27: credential.v1.DockerRegistry
+	(*GithubApp)(nil),             // 28: credential.v1.GithubApp
+	(*GitlabToken)(nil),           // 29: credential.v1.GitlabToken
+	(*Smtp)(nil),                  // 30: credential.v1.Smtp
+	(*Webhook)(nil),               // 31: credential.v1.Webhook
+	(*Conjur)(nil),                // 32: credential.v1.Conjur
 }
 var file_credential_v1_payload_proto_depIdxs = []int32{
-	1, // 0: credential.v1.Payload.basic:type_name -> credential.v1.Basic
-	2, // 1: credential.v1.Payload.api_token:type_name -> credential.v1.ApiToken
-	3, // 2: credential.v1.Payload.opaque:type_name -> credential.v1.Opaque
-	4, // 3: credential.v1.Payload.vault:type_name -> credential.v1.Vault
-	5, // 4: credential.v1.Opaque.data:type_name -> credential.v1.Opaque.DataEntry
-	6, // 5: credential.v1.Vault.app_role:type_name -> credential.v1.Vault.AppRole
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	1,  // 0: credential.v1.Payload.basic:type_name -> credential.v1.Basic
+	2,  // 1: credential.v1.Payload.api_token:type_name -> credential.v1.ApiToken
+	3,  // 2: credential.v1.Payload.opaque:type_name -> credential.v1.Opaque
+	4,  // 3: credential.v1.Payload.vault:type_name -> credential.v1.Vault
+	13, // 4: credential.v1.Payload.certificate:type_name -> credential.v1.Certificate
+	14, // 5: credential.v1.Payload.ssh_key:type_name -> credential.v1.SshKey
+	15, // 6: credential.v1.Payload.aws_access_key:type_name -> credential.v1.AwsAccessKey
+	16, // 7: credential.v1.Payload.aws_role:type_name -> credential.v1.AwsRole
+	17, // 8: credential.v1.Payload.aws_assume_role:type_name -> credential.v1.AwsAssumeRole
+	18, // 9: credential.v1.Payload.azure_service_principal:type_name -> credential.v1.AzureServicePrincipal
+	19, // 10: credential.v1.Payload.azure_managed_identity:type_name -> credential.v1.AzureManagedIdentity
+	20, // 11: credential.v1.Payload.azure_workload_identity:type_name -> credential.v1.AzureWorkloadIdentity
+	21, // 12: credential.v1.Payload.gcp_service_account:type_name -> credential.v1.GcpServiceAccount
+	22, // 13: credential.v1.Payload.gcp_api_key:type_name -> credential.v1.GcpApiKey
+	23, // 14: credential.v1.Payload.gcp_external_account:type_name -> credential.v1.GcpExternalAccount
+	24, // 15: credential.v1.Payload.ibm_cloud:type_name -> credential.v1.IbmCloud
+	25, // 16: credential.v1.Payload.oci:type_name -> credential.v1.Oci
+	26, // 17: credential.v1.Payload.kubeconfig:type_name -> credential.v1.Kubeconfig
+	27, // 18: credential.v1.Payload.docker_registry:type_name -> credential.v1.DockerRegistry
+	28, // 19: credential.v1.Payload.github_app:type_name -> credential.v1.GithubApp
+	29, // 20: credential.v1.Payload.gitlab_token:type_name -> credential.v1.GitlabToken
+	30, // 21: credential.v1.Payload.smtp:type_name -> credential.v1.Smtp
+	31, // 22: credential.v1.Payload.webhook:type_name -> credential.v1.Webhook
+	32, // 23: credential.v1.Payload.conjur:type_name -> credential.v1.Conjur
+	5,  // 24: credential.v1.Opaque.data:type_name -> credential.v1.Opaque.DataEntry
+	6,  // 25: credential.v1.Vault.app_role:type_name -> credential.v1.Vault.AppRole
+	7,  // 26: credential.v1.Vault.userpass:type_name -> credential.v1.Vault.Userpass
+	8,  // 27: credential.v1.Vault.kubernetes:type_name -> credential.v1.Vault.Kubernetes
+	9,  // 28: credential.v1.Vault.jwt:type_name -> credential.v1.Vault.Jwt
+	10, // 29: credential.v1.Vault.certificate:type_name -> credential.v1.Vault.Certificate
+	11, // 30: credential.v1.Vault.aws:type_name -> credential.v1.Vault.Aws
+	12, // 31: credential.v1.Vault.azure:type_name -> credential.v1.Vault.Azure
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_credential_v1_payload_proto_init() }
@@ -525,15 +1511,47 @@ func file_credential_v1_payload_proto_init() {
 	if File_credential_v1_payload_proto != nil {
 		return
 	}
+	file_credential_v1_aws_proto_init()
+	file_credential_v1_azure_proto_init()
+	file_credential_v1_gcp_proto_init()
+	file_credential_v1_keys_proto_init()
+	file_credential_v1_kubeconfig_proto_init()
+	file_credential_v1_services_proto_init()
 	file_credential_v1_payload_proto_msgTypes[0].OneofWrappers = []any{
 		(*Payload_Basic)(nil),
 		(*Payload_ApiToken)(nil),
 		(*Payload_Opaque)(nil),
 		(*Payload_Vault)(nil),
+		(*Payload_Certificate)(nil),
+		(*Payload_SshKey)(nil),
+		(*Payload_AwsAccessKey)(nil),
+		(*Payload_AwsRole)(nil),
+		(*Payload_AwsAssumeRole)(nil),
+		(*Payload_AzureServicePrincipal)(nil),
+		(*Payload_AzureManagedIdentity)(nil),
+		(*Payload_AzureWorkloadIdentity)(nil),
+		(*Payload_GcpServiceAccount)(nil),
+		(*Payload_GcpApiKey)(nil),
+		(*Payload_GcpExternalAccount)(nil),
+		(*Payload_IbmCloud)(nil),
+		(*Payload_Oci)(nil),
+		(*Payload_Kubeconfig)(nil),
+		(*Payload_DockerRegistry)(nil),
+		(*Payload_GithubApp)(nil),
+		(*Payload_GitlabToken)(nil),
+		(*Payload_Smtp)(nil),
+		(*Payload_Webhook)(nil),
+		(*Payload_Conjur)(nil),
 	}
 	file_credential_v1_payload_proto_msgTypes[4].OneofWrappers = []any{
 		(*Vault_Token)(nil),
 		(*Vault_AppRole_)(nil),
+		(*Vault_Userpass_)(nil),
+		(*Vault_Kubernetes_)(nil),
+		(*Vault_Jwt_)(nil),
+		(*Vault_Certificate_)(nil),
+		(*Vault_Aws_)(nil),
+		(*Vault_Azure_)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -541,7 +1559,7 @@ func file_credential_v1_payload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_credential_v1_payload_proto_rawDesc), len(file_credential_v1_payload_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -130,3 +130,54 @@ func (x *Vault_AppRole) LogValue() slog.Value { return slog.StringValue(x.String
 func (x *Vault_AppRole) MarshalJSON() ([]byte, error) {
 	return []byte("\"credential.v1.Vault.AppRole(redacted)\""), nil
 }
+
+// Format writes what String returns, whatever the verb.
+func (x *Vault_Userpass) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, x.String())
+}
+
+// GoString returns what String does.
+func (x *Vault_Userpass) GoString() string { return x.String() }
+
+// LogValue returns what String does.
+func (x *Vault_Userpass) LogValue() slog.Value { return slog.StringValue(x.String()) }
+
+// MarshalJSON returns what String does, as a JSON string: encoding/json is for
+// logs and debugging; protojson is the way to the message's JSON.
+func (x *Vault_Userpass) MarshalJSON() ([]byte, error) {
+	return []byte("\"credential.v1.Vault.Userpass(redacted)\""), nil
+}
+
+// Format writes what String returns, whatever the verb.
+func (x *Vault_Jwt) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, x.String())
+}
+
+// GoString returns what String does.
+func (x *Vault_Jwt) GoString() string { return x.String() }
+
+// LogValue returns what String does.
+func (x *Vault_Jwt) LogValue() slog.Value { return slog.StringValue(x.String()) }
+
+// MarshalJSON returns what String does, as a JSON string: encoding/json is for
+// logs and debugging; protojson is the way to the message's JSON.
+func (x *Vault_Jwt) MarshalJSON() ([]byte, error) {
+	return []byte("\"credential.v1.Vault.Jwt(redacted)\""), nil
+}
+
+// Format writes what String returns, whatever the verb.
+func (x *Vault_Certificate) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, x.String())
+}
+
+// GoString returns what String does.
+func (x *Vault_Certificate) GoString() string { return x.String() }
+
+// LogValue returns what String does.
+func (x *Vault_Certificate) LogValue() slog.Value { return slog.StringValue(x.String()) }
+
+// MarshalJSON returns what String does, as a JSON string: encoding/json is for
+// logs and debugging; protojson is the way to the message's JSON.
+func (x *Vault_Certificate) MarshalJSON() ([]byte, error) {
+	return []byte("\"credential.v1.Vault.Certificate(redacted)\""), nil
+}

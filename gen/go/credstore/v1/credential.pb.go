@@ -30,6 +30,131 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// AgeState says what is due. Of several that hold, the last of the list is
+// told.
+type Credential_AgeState int32
+
+const (
+	// The kind has no secret that lives long, as an assumed role.
+	Credential_AGE_STATE_UNSPECIFIED Credential_AgeState = 0
+	Credential_FRESH                 Credential_AgeState = 1
+	// Older than its rotation period.
+	Credential_DUE Credential_AgeState = 2
+	// Older than its rotation period by a third and more: 120 days instead of 90.
+	Credential_OVERDUE Credential_AgeState = 3
+	// It ends within 14 days.
+	Credential_EXPIRING Credential_AgeState = 4
+	// It has ended.
+	Credential_EXPIRED Credential_AgeState = 5
+)
+
+// Enum value maps for Credential_AgeState.
+var (
+	Credential_AgeState_name = map[int32]string{
+		0: "AGE_STATE_UNSPECIFIED",
+		1: "FRESH",
+		2: "DUE",
+		3: "OVERDUE",
+		4: "EXPIRING",
+		5: "EXPIRED",
+	}
+	Credential_AgeState_value = map[string]int32{
+		"AGE_STATE_UNSPECIFIED": 0,
+		"FRESH":                 1,
+		"DUE":                   2,
+		"OVERDUE":               3,
+		"EXPIRING":              4,
+		"EXPIRED":               5,
+	}
+)
+
+func (x Credential_AgeState) Enum() *Credential_AgeState {
+	p := new(Credential_AgeState)
+	*p = x
+	return p
+}
+
+func (x Credential_AgeState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Credential_AgeState) Descriptor() protoreflect.EnumDescriptor {
+	return file_credstore_v1_credential_proto_enumTypes[0].Descriptor()
+}
+
+func (Credential_AgeState) Type() protoreflect.EnumType {
+	return &file_credstore_v1_credential_proto_enumTypes[0]
+}
+
+func (x Credential_AgeState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Credential_AgeState.Descriptor instead.
+func (Credential_AgeState) EnumDescriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{0, 0}
+}
+
+// State says what came of it.
+type Verification_State int32
+
+const (
+	Verification_STATE_UNSPECIFIED Verification_State = 0
+	// The vendor accepts it, and every check passed.
+	Verification_VERIFIED Verification_State = 1
+	// The vendor refuses it, or a check failed.
+	Verification_REFUSED Verification_State = 2
+	// The vendor gave no usable answer.
+	Verification_UNREACHABLE Verification_State = 3
+	// Nobody can be asked: nothing says where it is valid.
+	Verification_UNSUPPORTED Verification_State = 4
+)
+
+// Enum value maps for Verification_State.
+var (
+	Verification_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "VERIFIED",
+		2: "REFUSED",
+		3: "UNREACHABLE",
+		4: "UNSUPPORTED",
+	}
+	Verification_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"VERIFIED":          1,
+		"REFUSED":           2,
+		"UNREACHABLE":       3,
+		"UNSUPPORTED":       4,
+	}
+)
+
+func (x Verification_State) Enum() *Verification_State {
+	p := new(Verification_State)
+	*p = x
+	return p
+}
+
+func (x Verification_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verification_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_credstore_v1_credential_proto_enumTypes[1].Descriptor()
+}
+
+func (Verification_State) Type() protoreflect.EnumType {
+	return &file_credstore_v1_credential_proto_enumTypes[1]
+}
+
+func (x Verification_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verification_State.Descriptor instead.
+func (Verification_State) EnumDescriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // State says whether the payload can be had.
 type CredentialVersion_State int32
 
@@ -69,11 +194,11 @@ func (x CredentialVersion_State) String() string {
 }
 
 func (CredentialVersion_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_credstore_v1_credential_proto_enumTypes[0].Descriptor()
+	return file_credstore_v1_credential_proto_enumTypes[2].Descriptor()
 }
 
 func (CredentialVersion_State) Type() protoreflect.EnumType {
-	return &file_credstore_v1_credential_proto_enumTypes[0]
+	return &file_credstore_v1_credential_proto_enumTypes[2]
 }
 
 func (x CredentialVersion_State) Number() protoreflect.EnumNumber {
@@ -82,7 +207,7 @@ func (x CredentialVersion_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CredentialVersion_State.Descriptor instead.
 func (CredentialVersion_State) EnumDescriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{1, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // View says how much of each credential is sent.
@@ -120,11 +245,11 @@ func (x WatchRequest_View) String() string {
 }
 
 func (WatchRequest_View) Descriptor() protoreflect.EnumDescriptor {
-	return file_credstore_v1_credential_proto_enumTypes[1].Descriptor()
+	return file_credstore_v1_credential_proto_enumTypes[3].Descriptor()
 }
 
 func (WatchRequest_View) Type() protoreflect.EnumType {
-	return &file_credstore_v1_credential_proto_enumTypes[1]
+	return &file_credstore_v1_credential_proto_enumTypes[3]
 }
 
 func (x WatchRequest_View) Number() protoreflect.EnumNumber {
@@ -133,7 +258,7 @@ func (x WatchRequest_View) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchRequest_View.Descriptor instead.
 func (WatchRequest_View) EnumDescriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{18, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Type says what to do.
@@ -176,11 +301,11 @@ func (x Change_Type) String() string {
 }
 
 func (Change_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_credstore_v1_credential_proto_enumTypes[2].Descriptor()
+	return file_credstore_v1_credential_proto_enumTypes[4].Descriptor()
 }
 
 func (Change_Type) Type() protoreflect.EnumType {
-	return &file_credstore_v1_credential_proto_enumTypes[2]
+	return &file_credstore_v1_credential_proto_enumTypes[4]
 }
 
 func (x Change_Type) Number() protoreflect.EnumNumber {
@@ -189,7 +314,87 @@ func (x Change_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Change_Type.Descriptor instead.
 func (Change_Type) EnumDescriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{20, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{24, 0}
+}
+
+// Type says what a credential is used for.
+type Usage_Type int32
+
+const (
+	Usage_TYPE_UNSPECIFIED Usage_Type = 0
+	// Something else; user says what.
+	Usage_OTHER Usage_Type = 1
+	// Scanning of container registries.
+	Usage_REGISTRY_SCAN Usage_Type = 2
+	// Scanning of serverless functions.
+	Usage_SERVERLESS_SCAN Usage_Type = 3
+	// Discovery and scanning of cloud accounts.
+	Usage_CLOUD_SCAN Usage_Type = 4
+	// Alerts to e-mail, chat or ticket systems.
+	Usage_ALERT_CHANNEL Usage_Type = 5
+	// Deployments to clusters or hosts.
+	Usage_DEPLOYMENT Usage_Type = 6
+	// A secret store logs in with it.
+	Usage_SECRET_STORE Usage_Type = 7
+	// An injection delivers it.
+	Usage_INJECTION Usage_Type = 8
+	// Another credential names it, as the source of an assumed role.
+	Usage_CREDENTIAL Usage_Type = 9
+)
+
+// Enum value maps for Usage_Type.
+var (
+	Usage_Type_name = map[int32]string{
+		0: "TYPE_UNSPECIFIED",
+		1: "OTHER",
+		2: "REGISTRY_SCAN",
+		3: "SERVERLESS_SCAN",
+		4: "CLOUD_SCAN",
+		5: "ALERT_CHANNEL",
+		6: "DEPLOYMENT",
+		7: "SECRET_STORE",
+		8: "INJECTION",
+		9: "CREDENTIAL",
+	}
+	Usage_Type_value = map[string]int32{
+		"TYPE_UNSPECIFIED": 0,
+		"OTHER":            1,
+		"REGISTRY_SCAN":    2,
+		"SERVERLESS_SCAN":  3,
+		"CLOUD_SCAN":       4,
+		"ALERT_CHANNEL":    5,
+		"DEPLOYMENT":       6,
+		"SECRET_STORE":     7,
+		"INJECTION":        8,
+		"CREDENTIAL":       9,
+	}
+)
+
+func (x Usage_Type) Enum() *Usage_Type {
+	p := new(Usage_Type)
+	*p = x
+	return p
+}
+
+func (x Usage_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Usage_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_credstore_v1_credential_proto_enumTypes[5].Descriptor()
+}
+
+func (Usage_Type) Type() protoreflect.EnumType {
+	return &file_credstore_v1_credential_proto_enumTypes[5]
+}
+
+func (x Usage_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Usage_Type.Descriptor instead.
+func (Usage_Type) EnumDescriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{25, 0}
 }
 
 // Source says how the usage came about.
@@ -228,11 +433,11 @@ func (x Usage_Source) String() string {
 }
 
 func (Usage_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_credstore_v1_credential_proto_enumTypes[3].Descriptor()
+	return file_credstore_v1_credential_proto_enumTypes[6].Descriptor()
 }
 
 func (Usage_Source) Type() protoreflect.EnumType {
-	return &file_credstore_v1_credential_proto_enumTypes[3]
+	return &file_credstore_v1_credential_proto_enumTypes[6]
 }
 
 func (x Usage_Source) Number() protoreflect.EnumNumber {
@@ -241,7 +446,7 @@ func (x Usage_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Usage_Source.Descriptor instead.
 func (Usage_Source) EnumDescriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{21, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{25, 1}
 }
 
 // Credential is a named, typed, versioned thing that authenticates to
@@ -271,10 +476,20 @@ type Credential struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When anything of it last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	// When the active payload last changed.
+	// When the secret last changed: an update that stores the same payload again
+	// does not count.
 	RotateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
 	// When the active payload ends, where it says so itself.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// How long the secret may stay the same: 1 day to 10 years; the project's when
+	// absent.
+	RotationPeriod *durationpb.Duration `protobuf:"bytes,14,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
+	// How it stands with the secret's age and end, when the answer was made. A
+	// watch does not tell it: it changes with time alone.
+	AgeState Credential_AgeState `protobuf:"varint,15,opt,name=age_state,json=ageState,proto3,enum=credstore.v1.Credential_AgeState" json:"age_state,omitempty"`
+	// What came of the last verification of the active version; absent when there
+	// was none.
+	Verification *Verification `protobuf:"bytes,16,opt,name=verification,proto3" json:"verification,omitempty"`
 	// Required on create. Never set in an answer.
 	Payload       *v1.Payload `protobuf:"bytes,20,opt,name=payload,proto3" json:"payload,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -402,9 +617,289 @@ func (x *Credential) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Credential) GetRotationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.RotationPeriod
+	}
+	return nil
+}
+
+func (x *Credential) GetAgeState() Credential_AgeState {
+	if x != nil {
+		return x.AgeState
+	}
+	return Credential_AGE_STATE_UNSPECIFIED
+}
+
+func (x *Credential) GetVerification() *Verification {
+	if x != nil {
+		return x.Verification
+	}
+	return nil
+}
+
 func (x *Credential) GetPayload() *v1.Payload {
 	if x != nil {
 		return x.Payload
+	}
+	return nil
+}
+
+// Verification is what a vendor said of a credential.
+type Verification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	State Verification_State     `protobuf:"varint,1,opt,name=state,proto3,enum=credstore.v1.Verification_State" json:"state,omitempty"`
+	// The version that was verified, 0 for a payload that was not stored.
+	Version uint32 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Whose it is, as an ARN, an e-mail address or a user name; empty when the
+	// vendor does not say.
+	Identity string `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
+	// What else the vendor tells of the identity, as account.
+	Facts map[string]string `protobuf:"bytes,4,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Why, in the vendor's words or ours; empty for VERIFIED. Never secret.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// What was checked one by one, as the permissions of a kubeconfig.
+	Checks     []*Verification_Check  `protobuf:"bytes,6,rep,name=checks,proto3" json:"checks,omitempty"`
+	VerifyTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=verify_time,json=verifyTime,proto3" json:"verify_time,omitempty"`
+	// How long the vendor took.
+	Latency       *durationpb.Duration `protobuf:"bytes,8,opt,name=latency,proto3" json:"latency,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verification) Reset() {
+	*x = Verification{}
+	mi := &file_credstore_v1_credential_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification) ProtoMessage() {}
+
+func (x *Verification) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_credential_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification.ProtoReflect.Descriptor instead.
+func (*Verification) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Verification) GetState() Verification_State {
+	if x != nil {
+		return x.State
+	}
+	return Verification_STATE_UNSPECIFIED
+}
+
+func (x *Verification) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Verification) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Verification) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Verification) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Verification) GetChecks() []*Verification_Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *Verification) GetVerifyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifyTime
+	}
+	return nil
+}
+
+func (x *Verification) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+type VerifyCredentialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A credential or a version.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyCredentialRequest) Reset() {
+	*x = VerifyCredentialRequest{}
+	mi := &file_credstore_v1_credential_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyCredentialRequest) ProtoMessage() {}
+
+func (x *VerifyCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_credential_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyCredentialRequest.ProtoReflect.Descriptor instead.
+func (*VerifyCredentialRequest) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *VerifyCredentialRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type MintTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What to mint; what the kind makes by itself when absent.
+	Token         *v1.TokenRequest `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintTokenRequest) Reset() {
+	*x = MintTokenRequest{}
+	mi := &file_credstore_v1_credential_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintTokenRequest) ProtoMessage() {}
+
+func (x *MintTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_credential_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintTokenRequest.ProtoReflect.Descriptor instead.
+func (*MintTokenRequest) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MintTokenRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MintTokenRequest) GetToken() *v1.TokenRequest {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type MintTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The version that it was minted from.
+	Version       string    `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Token         *v1.Token `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintTokenResponse) Reset() {
+	*x = MintTokenResponse{}
+	mi := &file_credstore_v1_credential_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintTokenResponse) String() string {
+	return "credstore.v1.MintTokenResponse(redacted)"
+}
+
+func (*MintTokenResponse) ProtoMessage() {}
+
+func (x *MintTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_credential_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintTokenResponse.ProtoReflect.Descriptor instead.
+func (*MintTokenResponse) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MintTokenResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *MintTokenResponse) GetToken() *v1.Token {
+	if x != nil {
+		return x.Token
 	}
 	return nil
 }
@@ -429,7 +924,7 @@ type CredentialVersion struct {
 
 func (x *CredentialVersion) Reset() {
 	*x = CredentialVersion{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[1]
+	mi := &file_credstore_v1_credential_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +936,7 @@ func (x *CredentialVersion) String() string {
 func (*CredentialVersion) ProtoMessage() {}
 
 func (x *CredentialVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[1]
+	mi := &file_credstore_v1_credential_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +949,7 @@ func (x *CredentialVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialVersion.ProtoReflect.Descriptor instead.
 func (*CredentialVersion) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{1}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CredentialVersion) GetName() string {
@@ -523,14 +1018,17 @@ type CreateCredentialRequest struct {
 	// See CreateProjectRequest.request_id.
 	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Check everything and change nothing.
-	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Verify the payload first, and store nothing unless it is VERIFIED. Errors:
+	// FAILED_PRECONDITION with reason VERIFICATION_FAILED.
+	Verify        bool `protobuf:"varint,6,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateCredentialRequest) Reset() {
 	*x = CreateCredentialRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[2]
+	mi := &file_credstore_v1_credential_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -542,7 +1040,7 @@ func (x *CreateCredentialRequest) String() string {
 func (*CreateCredentialRequest) ProtoMessage() {}
 
 func (x *CreateCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[2]
+	mi := &file_credstore_v1_credential_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -555,7 +1053,7 @@ func (x *CreateCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCredentialRequest.ProtoReflect.Descriptor instead.
 func (*CreateCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{2}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateCredentialRequest) GetParent() string {
@@ -593,6 +1091,13 @@ func (x *CreateCredentialRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *CreateCredentialRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
+}
+
 type GetCredentialRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -602,7 +1107,7 @@ type GetCredentialRequest struct {
 
 func (x *GetCredentialRequest) Reset() {
 	*x = GetCredentialRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[3]
+	mi := &file_credstore_v1_credential_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +1119,7 @@ func (x *GetCredentialRequest) String() string {
 func (*GetCredentialRequest) ProtoMessage() {}
 
 func (x *GetCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[3]
+	mi := &file_credstore_v1_credential_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +1132,7 @@ func (x *GetCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetCredentialRequest.ProtoReflect.Descriptor instead.
 func (*GetCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{3}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetCredentialRequest) GetName() string {
@@ -644,8 +1149,10 @@ type ListCredentialsRequest struct {
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the previous answer, with all else equal.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// Terms joined by AND: kind = basic, labels.team = platform, name = …. Also
-	// != ; values may be quoted. Empty means all. At most 4,096 characters.
+	// Terms joined by AND: kind = basic, labels.team = platform, name = …, ageState
+	// = DUE, verification = REFUSED. Also != ; values may be quoted. Then age > 90d
+	// and expires < 14d, with d, h, m or s and with >, >=, <, <=. Empty means all.
+	// At most 4,096 characters.
 	Filter        string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -653,7 +1160,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[4]
+	mi := &file_credstore_v1_credential_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -665,7 +1172,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[4]
+	mi := &file_credstore_v1_credential_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -678,7 +1185,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{4}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListCredentialsRequest) GetParent() string {
@@ -719,7 +1226,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[5]
+	mi := &file_credstore_v1_credential_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +1238,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[5]
+	mi := &file_credstore_v1_credential_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +1251,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{5}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -765,18 +1272,20 @@ type UpdateCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required, with its name.
 	Credential *Credential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
-	// description, labels, payload, or * for all three. Absent means the fields
+	// description, labels, rotationPeriod, payload, or * for all of them. Absent means the fields
 	// that are set.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
-	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	ValidateOnly  bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	UpdateMask   *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	RequestId    string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ValidateOnly bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// As in CreateCredentialRequest; the mask must name the payload.
+	Verify        bool `protobuf:"varint,5,opt,name=verify,proto3" json:"verify,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateCredentialRequest) Reset() {
 	*x = UpdateCredentialRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[6]
+	mi := &file_credstore_v1_credential_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1297,7 @@ func (x *UpdateCredentialRequest) String() string {
 func (*UpdateCredentialRequest) ProtoMessage() {}
 
 func (x *UpdateCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[6]
+	mi := &file_credstore_v1_credential_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1310,7 @@ func (x *UpdateCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateCredentialRequest.ProtoReflect.Descriptor instead.
 func (*UpdateCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{6}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateCredentialRequest) GetCredential() *Credential {
@@ -832,6 +1341,13 @@ func (x *UpdateCredentialRequest) GetValidateOnly() bool {
 	return false
 }
 
+func (x *UpdateCredentialRequest) GetVerify() bool {
+	if x != nil {
+		return x.Verify
+	}
+	return false
+}
+
 type DeleteCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -847,7 +1363,7 @@ type DeleteCredentialRequest struct {
 
 func (x *DeleteCredentialRequest) Reset() {
 	*x = DeleteCredentialRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[7]
+	mi := &file_credstore_v1_credential_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1375,7 @@ func (x *DeleteCredentialRequest) String() string {
 func (*DeleteCredentialRequest) ProtoMessage() {}
 
 func (x *DeleteCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[7]
+	mi := &file_credstore_v1_credential_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1388,7 @@ func (x *DeleteCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCredentialRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{7}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteCredentialRequest) GetName() string {
@@ -916,7 +1432,7 @@ type BatchWriteCredentialsRequest struct {
 
 func (x *BatchWriteCredentialsRequest) Reset() {
 	*x = BatchWriteCredentialsRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[8]
+	mi := &file_credstore_v1_credential_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1444,7 @@ func (x *BatchWriteCredentialsRequest) String() string {
 func (*BatchWriteCredentialsRequest) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[8]
+	mi := &file_credstore_v1_credential_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1457,7 @@ func (x *BatchWriteCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchWriteCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BatchWriteCredentialsRequest) GetParent() string {
@@ -982,7 +1498,7 @@ type BatchWriteCredentialsResponse struct {
 
 func (x *BatchWriteCredentialsResponse) Reset() {
 	*x = BatchWriteCredentialsResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[9]
+	mi := &file_credstore_v1_credential_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1510,7 @@ func (x *BatchWriteCredentialsResponse) String() string {
 func (*BatchWriteCredentialsResponse) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[9]
+	mi := &file_credstore_v1_credential_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1523,7 @@ func (x *BatchWriteCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchWriteCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{9}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BatchWriteCredentialsResponse) GetCredentials() []*Credential {
@@ -1027,7 +1543,7 @@ type AccessCredentialRequest struct {
 
 func (x *AccessCredentialRequest) Reset() {
 	*x = AccessCredentialRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[10]
+	mi := &file_credstore_v1_credential_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1555,7 @@ func (x *AccessCredentialRequest) String() string {
 func (*AccessCredentialRequest) ProtoMessage() {}
 
 func (x *AccessCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[10]
+	mi := &file_credstore_v1_credential_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1568,7 @@ func (x *AccessCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessCredentialRequest.ProtoReflect.Descriptor instead.
 func (*AccessCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{10}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AccessCredentialRequest) GetName() string {
@@ -1073,7 +1589,7 @@ type AccessCredentialResponse struct {
 
 func (x *AccessCredentialResponse) Reset() {
 	*x = AccessCredentialResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[11]
+	mi := &file_credstore_v1_credential_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1601,7 @@ func (x *AccessCredentialResponse) String() string {
 func (*AccessCredentialResponse) ProtoMessage() {}
 
 func (x *AccessCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[11]
+	mi := &file_credstore_v1_credential_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1614,7 @@ func (x *AccessCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AccessCredentialResponse.ProtoReflect.Descriptor instead.
 func (*AccessCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{11}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AccessCredentialResponse) GetName() string {
@@ -1126,7 +1642,7 @@ type ListCredentialVersionsRequest struct {
 
 func (x *ListCredentialVersionsRequest) Reset() {
 	*x = ListCredentialVersionsRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[12]
+	mi := &file_credstore_v1_credential_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1654,7 @@ func (x *ListCredentialVersionsRequest) String() string {
 func (*ListCredentialVersionsRequest) ProtoMessage() {}
 
 func (x *ListCredentialVersionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[12]
+	mi := &file_credstore_v1_credential_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1667,7 @@ func (x *ListCredentialVersionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialVersionsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialVersionsRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListCredentialVersionsRequest) GetParent() string {
@@ -1185,7 +1701,7 @@ type ListCredentialVersionsResponse struct {
 
 func (x *ListCredentialVersionsResponse) Reset() {
 	*x = ListCredentialVersionsResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[13]
+	mi := &file_credstore_v1_credential_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1713,7 @@ func (x *ListCredentialVersionsResponse) String() string {
 func (*ListCredentialVersionsResponse) ProtoMessage() {}
 
 func (x *ListCredentialVersionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[13]
+	mi := &file_credstore_v1_credential_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1726,7 @@ func (x *ListCredentialVersionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialVersionsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialVersionsResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{13}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListCredentialVersionsResponse) GetVersions() []*CredentialVersion {
@@ -1239,7 +1755,7 @@ type ActivateCredentialVersionRequest struct {
 
 func (x *ActivateCredentialVersionRequest) Reset() {
 	*x = ActivateCredentialVersionRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[14]
+	mi := &file_credstore_v1_credential_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1767,7 @@ func (x *ActivateCredentialVersionRequest) String() string {
 func (*ActivateCredentialVersionRequest) ProtoMessage() {}
 
 func (x *ActivateCredentialVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[14]
+	mi := &file_credstore_v1_credential_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1780,7 @@ func (x *ActivateCredentialVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivateCredentialVersionRequest.ProtoReflect.Descriptor instead.
 func (*ActivateCredentialVersionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{14}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ActivateCredentialVersionRequest) GetName() string {
@@ -1300,7 +1816,7 @@ type DisableCredentialVersionRequest struct {
 
 func (x *DisableCredentialVersionRequest) Reset() {
 	*x = DisableCredentialVersionRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[15]
+	mi := &file_credstore_v1_credential_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1828,7 @@ func (x *DisableCredentialVersionRequest) String() string {
 func (*DisableCredentialVersionRequest) ProtoMessage() {}
 
 func (x *DisableCredentialVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[15]
+	mi := &file_credstore_v1_credential_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1841,7 @@ func (x *DisableCredentialVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableCredentialVersionRequest.ProtoReflect.Descriptor instead.
 func (*DisableCredentialVersionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{15}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DisableCredentialVersionRequest) GetName() string {
@@ -1361,7 +1877,7 @@ type EnableCredentialVersionRequest struct {
 
 func (x *EnableCredentialVersionRequest) Reset() {
 	*x = EnableCredentialVersionRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[16]
+	mi := &file_credstore_v1_credential_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1889,7 @@ func (x *EnableCredentialVersionRequest) String() string {
 func (*EnableCredentialVersionRequest) ProtoMessage() {}
 
 func (x *EnableCredentialVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[16]
+	mi := &file_credstore_v1_credential_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1902,7 @@ func (x *EnableCredentialVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnableCredentialVersionRequest.ProtoReflect.Descriptor instead.
 func (*EnableCredentialVersionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{16}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EnableCredentialVersionRequest) GetName() string {
@@ -1422,7 +1938,7 @@ type DestroyCredentialVersionRequest struct {
 
 func (x *DestroyCredentialVersionRequest) Reset() {
 	*x = DestroyCredentialVersionRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[17]
+	mi := &file_credstore_v1_credential_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1950,7 @@ func (x *DestroyCredentialVersionRequest) String() string {
 func (*DestroyCredentialVersionRequest) ProtoMessage() {}
 
 func (x *DestroyCredentialVersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[17]
+	mi := &file_credstore_v1_credential_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1963,7 @@ func (x *DestroyCredentialVersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DestroyCredentialVersionRequest.ProtoReflect.Descriptor instead.
 func (*DestroyCredentialVersionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{17}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DestroyCredentialVersionRequest) GetName() string {
@@ -1476,7 +1992,8 @@ type WatchRequest struct {
 	Parent string                 `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// METADATA when absent.
 	View WatchRequest_View `protobuf:"varint,2,opt,name=view,proto3,enum=credstore.v1.WatchRequest_View" json:"view,omitempty"`
-	// As in ListCredentialsRequest.
+	// As in ListCredentialsRequest, without the terms that time alone changes:
+	// age, ageState, expires.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// Only these credentials, by full name; they need not exist. At most 10,000.
 	Names []string `protobuf:"bytes,4,rep,name=names,proto3" json:"names,omitempty"`
@@ -1493,7 +2010,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[18]
+	mi := &file_credstore_v1_credential_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +2022,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[18]
+	mi := &file_credstore_v1_credential_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +2035,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{18}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRequest) GetParent() string {
@@ -1589,7 +2106,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[19]
+	mi := &file_credstore_v1_credential_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +2118,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[19]
+	mi := &file_credstore_v1_credential_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +2131,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchResponse) GetEvent() isWatchResponse_Event {
@@ -1719,7 +2236,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[20]
+	mi := &file_credstore_v1_credential_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2248,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[20]
+	mi := &file_credstore_v1_credential_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2261,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{20}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Change) GetType() Change_Type {
@@ -1784,15 +2301,18 @@ type Usage struct {
 	// when absent.
 	Ttl *durationpb.Duration `protobuf:"bytes,5,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	// Declared only: when it lapses.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// What it is used for. Declared: OTHER when absent; SECRET_STORE, INJECTION and
+	// CREDENTIAL are derived only.
+	Type          Usage_Type `protobuf:"varint,8,opt,name=type,proto3,enum=credstore.v1.Usage_Type" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[21]
+	mi := &file_credstore_v1_credential_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2324,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[21]
+	mi := &file_credstore_v1_credential_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2337,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{21}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Usage) GetName() string {
@@ -1869,6 +2389,13 @@ func (x *Usage) GetCreateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Usage) GetType() Usage_Type {
+	if x != nil {
+		return x.Type
+	}
+	return Usage_TYPE_UNSPECIFIED
+}
+
 // Consumer is a live workload that was sent a version.
 type Consumer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1896,7 +2423,7 @@ type Consumer struct {
 
 func (x *Consumer) Reset() {
 	*x = Consumer{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[22]
+	mi := &file_credstore_v1_credential_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +2435,7 @@ func (x *Consumer) String() string {
 func (*Consumer) ProtoMessage() {}
 
 func (x *Consumer) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[22]
+	mi := &file_credstore_v1_credential_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +2448,7 @@ func (x *Consumer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consumer.ProtoReflect.Descriptor instead.
 func (*Consumer) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{22}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Consumer) GetPrincipal() string {
@@ -1995,7 +2522,7 @@ type UsagesDetail struct {
 
 func (x *UsagesDetail) Reset() {
 	*x = UsagesDetail{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[23]
+	mi := &file_credstore_v1_credential_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2534,7 @@ func (x *UsagesDetail) String() string {
 func (*UsagesDetail) ProtoMessage() {}
 
 func (x *UsagesDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[23]
+	mi := &file_credstore_v1_credential_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2547,7 @@ func (x *UsagesDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsagesDetail.ProtoReflect.Descriptor instead.
 func (*UsagesDetail) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UsagesDetail) GetUsages() []*Usage {
@@ -2063,7 +2590,7 @@ type ListUsagesRequest struct {
 
 func (x *ListUsagesRequest) Reset() {
 	*x = ListUsagesRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[24]
+	mi := &file_credstore_v1_credential_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2075,7 +2602,7 @@ func (x *ListUsagesRequest) String() string {
 func (*ListUsagesRequest) ProtoMessage() {}
 
 func (x *ListUsagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[24]
+	mi := &file_credstore_v1_credential_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2088,7 +2615,7 @@ func (x *ListUsagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsagesRequest.ProtoReflect.Descriptor instead.
 func (*ListUsagesRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{24}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListUsagesRequest) GetParent() string {
@@ -2124,7 +2651,7 @@ type ListUsagesResponse struct {
 
 func (x *ListUsagesResponse) Reset() {
 	*x = ListUsagesResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[25]
+	mi := &file_credstore_v1_credential_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2663,7 @@ func (x *ListUsagesResponse) String() string {
 func (*ListUsagesResponse) ProtoMessage() {}
 
 func (x *ListUsagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[25]
+	mi := &file_credstore_v1_credential_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2676,7 @@ func (x *ListUsagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListUsagesResponse.ProtoReflect.Descriptor instead.
 func (*ListUsagesResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{25}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListUsagesResponse) GetUsages() []*Usage {
@@ -2186,7 +2713,7 @@ type DeclareUsageRequest struct {
 
 func (x *DeclareUsageRequest) Reset() {
 	*x = DeclareUsageRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[26]
+	mi := &file_credstore_v1_credential_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2725,7 @@ func (x *DeclareUsageRequest) String() string {
 func (*DeclareUsageRequest) ProtoMessage() {}
 
 func (x *DeclareUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[26]
+	mi := &file_credstore_v1_credential_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2738,7 @@ func (x *DeclareUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeclareUsageRequest.ProtoReflect.Descriptor instead.
 func (*DeclareUsageRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{26}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *DeclareUsageRequest) GetParent() string {
@@ -2252,7 +2779,7 @@ type DeleteUsageRequest struct {
 
 func (x *DeleteUsageRequest) Reset() {
 	*x = DeleteUsageRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[27]
+	mi := &file_credstore_v1_credential_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2264,7 +2791,7 @@ func (x *DeleteUsageRequest) String() string {
 func (*DeleteUsageRequest) ProtoMessage() {}
 
 func (x *DeleteUsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[27]
+	mi := &file_credstore_v1_credential_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2277,7 +2804,7 @@ func (x *DeleteUsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteUsageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteUsageRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{27}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteUsageRequest) GetName() string {
@@ -2303,7 +2830,7 @@ type ListConsumersRequest struct {
 
 func (x *ListConsumersRequest) Reset() {
 	*x = ListConsumersRequest{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[28]
+	mi := &file_credstore_v1_credential_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2315,7 +2842,7 @@ func (x *ListConsumersRequest) String() string {
 func (*ListConsumersRequest) ProtoMessage() {}
 
 func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[28]
+	mi := &file_credstore_v1_credential_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2328,7 +2855,7 @@ func (x *ListConsumersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersRequest.ProtoReflect.Descriptor instead.
 func (*ListConsumersRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{28}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListConsumersRequest) GetParent() string {
@@ -2347,7 +2874,7 @@ type ListConsumersResponse struct {
 
 func (x *ListConsumersResponse) Reset() {
 	*x = ListConsumersResponse{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[29]
+	mi := &file_credstore_v1_credential_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2886,7 @@ func (x *ListConsumersResponse) String() string {
 func (*ListConsumersResponse) ProtoMessage() {}
 
 func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[29]
+	mi := &file_credstore_v1_credential_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2899,7 @@ func (x *ListConsumersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListConsumersResponse.ProtoReflect.Descriptor instead.
 func (*ListConsumersResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{29}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListConsumersResponse) GetConsumers() []*Consumer {
@@ -2380,6 +2907,69 @@ func (x *ListConsumersResponse) GetConsumers() []*Consumer {
 		return x.Consumers
 	}
 	return nil
+}
+
+// Check is one thing that was asked.
+type Verification_Check struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As "create clusterroles.rbac.authorization.k8s.io".
+	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Passed bool   `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
+	// Why not; empty when it passed.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verification_Check) Reset() {
+	*x = Verification_Check{}
+	mi := &file_credstore_v1_credential_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification_Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification_Check) ProtoMessage() {}
+
+func (x *Verification_Check) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_credential_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification_Check.ProtoReflect.Descriptor instead.
+func (*Verification_Check) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{1, 1}
+}
+
+func (x *Verification_Check) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Verification_Check) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *Verification_Check) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 type BatchWriteCredentialsRequest_Operation struct {
@@ -2396,7 +2986,7 @@ type BatchWriteCredentialsRequest_Operation struct {
 
 func (x *BatchWriteCredentialsRequest_Operation) Reset() {
 	*x = BatchWriteCredentialsRequest_Operation{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[33]
+	mi := &file_credstore_v1_credential_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +2998,7 @@ func (x *BatchWriteCredentialsRequest_Operation) String() string {
 func (*BatchWriteCredentialsRequest_Operation) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsRequest_Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[33]
+	mi := &file_credstore_v1_credential_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +3011,7 @@ func (x *BatchWriteCredentialsRequest_Operation) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use BatchWriteCredentialsRequest_Operation.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsRequest_Operation) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12, 0}
 }
 
 func (x *BatchWriteCredentialsRequest_Operation) GetOperation() isBatchWriteCredentialsRequest_Operation_Operation {
@@ -2493,7 +3083,7 @@ type BatchWriteCredentialsRequest_Create struct {
 
 func (x *BatchWriteCredentialsRequest_Create) Reset() {
 	*x = BatchWriteCredentialsRequest_Create{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[34]
+	mi := &file_credstore_v1_credential_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2505,7 +3095,7 @@ func (x *BatchWriteCredentialsRequest_Create) String() string {
 func (*BatchWriteCredentialsRequest_Create) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsRequest_Create) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[34]
+	mi := &file_credstore_v1_credential_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2518,7 +3108,7 @@ func (x *BatchWriteCredentialsRequest_Create) ProtoReflect() protoreflect.Messag
 
 // Deprecated: Use BatchWriteCredentialsRequest_Create.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsRequest_Create) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8, 1}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12, 1}
 }
 
 func (x *BatchWriteCredentialsRequest_Create) GetCredentialId() string {
@@ -2545,7 +3135,7 @@ type BatchWriteCredentialsRequest_Update struct {
 
 func (x *BatchWriteCredentialsRequest_Update) Reset() {
 	*x = BatchWriteCredentialsRequest_Update{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[35]
+	mi := &file_credstore_v1_credential_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +3147,7 @@ func (x *BatchWriteCredentialsRequest_Update) String() string {
 func (*BatchWriteCredentialsRequest_Update) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsRequest_Update) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[35]
+	mi := &file_credstore_v1_credential_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +3160,7 @@ func (x *BatchWriteCredentialsRequest_Update) ProtoReflect() protoreflect.Messag
 
 // Deprecated: Use BatchWriteCredentialsRequest_Update.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsRequest_Update) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8, 2}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12, 2}
 }
 
 func (x *BatchWriteCredentialsRequest_Update) GetCredential() *Credential {
@@ -2598,7 +3188,7 @@ type BatchWriteCredentialsRequest_Delete struct {
 
 func (x *BatchWriteCredentialsRequest_Delete) Reset() {
 	*x = BatchWriteCredentialsRequest_Delete{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[36]
+	mi := &file_credstore_v1_credential_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +3200,7 @@ func (x *BatchWriteCredentialsRequest_Delete) String() string {
 func (*BatchWriteCredentialsRequest_Delete) ProtoMessage() {}
 
 func (x *BatchWriteCredentialsRequest_Delete) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[36]
+	mi := &file_credstore_v1_credential_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2623,7 +3213,7 @@ func (x *BatchWriteCredentialsRequest_Delete) ProtoReflect() protoreflect.Messag
 
 // Deprecated: Use BatchWriteCredentialsRequest_Delete.ProtoReflect.Descriptor instead.
 func (*BatchWriteCredentialsRequest_Delete) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{8, 3}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{12, 3}
 }
 
 func (x *BatchWriteCredentialsRequest_Delete) GetName() string {
@@ -2655,7 +3245,7 @@ type WatchResponse_Reset struct {
 
 func (x *WatchResponse_Reset) Reset() {
 	*x = WatchResponse_Reset{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[37]
+	mi := &file_credstore_v1_credential_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +3257,7 @@ func (x *WatchResponse_Reset) String() string {
 func (*WatchResponse_Reset) ProtoMessage() {}
 
 func (x *WatchResponse_Reset) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[37]
+	mi := &file_credstore_v1_credential_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +3270,7 @@ func (x *WatchResponse_Reset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Reset.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Reset) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19, 0}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type WatchResponse_Synced struct {
@@ -2691,7 +3281,7 @@ type WatchResponse_Synced struct {
 
 func (x *WatchResponse_Synced) Reset() {
 	*x = WatchResponse_Synced{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[38]
+	mi := &file_credstore_v1_credential_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +3293,7 @@ func (x *WatchResponse_Synced) String() string {
 func (*WatchResponse_Synced) ProtoMessage() {}
 
 func (x *WatchResponse_Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[38]
+	mi := &file_credstore_v1_credential_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +3306,7 @@ func (x *WatchResponse_Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Synced.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Synced) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19, 1}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23, 1}
 }
 
 type WatchResponse_Heartbeat struct {
@@ -2727,7 +3317,7 @@ type WatchResponse_Heartbeat struct {
 
 func (x *WatchResponse_Heartbeat) Reset() {
 	*x = WatchResponse_Heartbeat{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[39]
+	mi := &file_credstore_v1_credential_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +3329,7 @@ func (x *WatchResponse_Heartbeat) String() string {
 func (*WatchResponse_Heartbeat) ProtoMessage() {}
 
 func (x *WatchResponse_Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[39]
+	mi := &file_credstore_v1_credential_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +3342,7 @@ func (x *WatchResponse_Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Heartbeat.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Heartbeat) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19, 2}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23, 2}
 }
 
 // Commit is the changes of one commit, all of them that this stream is to
@@ -2773,7 +3363,7 @@ type WatchResponse_Commit struct {
 
 func (x *WatchResponse_Commit) Reset() {
 	*x = WatchResponse_Commit{}
-	mi := &file_credstore_v1_credential_proto_msgTypes[40]
+	mi := &file_credstore_v1_credential_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +3375,7 @@ func (x *WatchResponse_Commit) String() string {
 func (*WatchResponse_Commit) ProtoMessage() {}
 
 func (x *WatchResponse_Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_credential_proto_msgTypes[40]
+	mi := &file_credstore_v1_credential_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +3388,7 @@ func (x *WatchResponse_Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse_Commit.ProtoReflect.Descriptor instead.
 func (*WatchResponse_Commit) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{19, 3}
+	return file_credstore_v1_credential_proto_rawDescGZIP(), []int{23, 3}
 }
 
 func (x *WatchResponse_Commit) GetChanges() []*Change {
@@ -2819,7 +3409,7 @@ var File_credstore_v1_credential_proto protoreflect.FileDescriptor
 
 const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\n" +
-	"\x1dcredstore/v1/credential.proto\x12\fcredstore.v1\x1a\x1bcredential/v1/payload.proto\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x06\n" +
+	"\x1dcredstore/v1/credential.proto\x12\fcredstore.v1\x1a\x1bcredential/v1/payload.proto\x1a\x19credential/v1/token.proto\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\b\n" +
 	"\n" +
 	"Credential\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
@@ -2841,7 +3431,10 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\vrotate_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"rotateTime\x12@\n" +
 	"\vexpire_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"expireTime\x125\n" +
+	"expireTime\x12B\n" +
+	"\x0frotation_period\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12C\n" +
+	"\tage_state\x18\x0f \x01(\x0e2!.credstore.v1.Credential.AgeStateB\x03\xe0A\x03R\bageState\x12C\n" +
+	"\fverification\x18\x10 \x01(\v2\x1a.credstore.v1.VerificationB\x03\xe0A\x03R\fverification\x125\n" +
 	"\apayload\x18\x14 \x01(\v2\x16.credential.v1.PayloadB\x03\xe0A\x04R\apayload\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2849,7 +3442,46 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xbd\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
+	"\bAgeState\x12\x19\n" +
+	"\x15AGE_STATE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05FRESH\x10\x01\x12\a\n" +
+	"\x03DUE\x10\x02\x12\v\n" +
+	"\aOVERDUE\x10\x03\x12\f\n" +
+	"\bEXPIRING\x10\x04\x12\v\n" +
+	"\aEXPIRED\x10\x05\"\xe5\x04\n" +
+	"\fVerification\x126\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .credstore.v1.Verification.StateR\x05state\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\tR\bidentity\x12;\n" +
+	"\x05facts\x18\x04 \x03(\v2%.credstore.v1.Verification.FactsEntryR\x05facts\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x128\n" +
+	"\x06checks\x18\x06 \x03(\v2 .credstore.v1.Verification.CheckR\x06checks\x12;\n" +
+	"\vverify_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifyTime\x123\n" +
+	"\alatency\x18\b \x01(\v2\x19.google.protobuf.DurationR\alatency\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aM\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"[\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bVERIFIED\x10\x01\x12\v\n" +
+	"\aREFUSED\x10\x02\x12\x0f\n" +
+	"\vUNREACHABLE\x10\x03\x12\x0f\n" +
+	"\vUNSUPPORTED\x10\x04\"2\n" +
+	"\x17VerifyCredentialRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"^\n" +
+	"\x10MintTokenRequest\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x121\n" +
+	"\x05token\x18\x02 \x01(\v2\x1b.credential.v1.TokenRequestR\x05token\"Y\n" +
+	"\x11MintTokenResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12*\n" +
+	"\x05token\x18\x02 \x01(\v2\x14.credential.v1.TokenR\x05token\"\xbd\x04\n" +
 	"\x11CredentialVersion\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x1d\n" +
 	"\aversion\x18\x02 \x01(\rB\x03\xe0A\x03R\aversion\x12@\n" +
@@ -2869,7 +3501,7 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aENABLED\x10\x01\x12\f\n" +
 	"\bDISABLED\x10\x02\x12\r\n" +
-	"\tDESTROYED\x10\x03\"\xe3\x01\n" +
+	"\tDESTROYED\x10\x03\"\xfb\x01\n" +
 	"\x17CreateCredentialRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\x12(\n" +
 	"\rcredential_id\x18\x02 \x01(\tB\x03\xe0A\x02R\fcredentialId\x12=\n" +
@@ -2878,7 +3510,8 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"credential\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"/\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x16\n" +
+	"\x06verify\x18\x06 \x01(\bR\x06verify\"/\n" +
 	"\x14GetCredentialRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\"\x89\x01\n" +
 	"\x16ListCredentialsRequest\x12\x1b\n" +
@@ -2889,7 +3522,7 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\x06filter\x18\x04 \x01(\tR\x06filter\"}\n" +
 	"\x17ListCredentialsResponse\x12:\n" +
 	"\vcredentials\x18\x01 \x03(\v2\x18.credstore.v1.CredentialR\vcredentials\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd9\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xf1\x01\n" +
 	"\x17UpdateCredentialRequest\x12=\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x18.credstore.v1.CredentialB\x03\xe0A\x02R\n" +
@@ -2898,7 +3531,8 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"updateMask\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"{\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x16\n" +
+	"\x06verify\x18\x05 \x01(\bR\x06verify\"{\n" +
 	"\x17DeleteCredentialRequest\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x14\n" +
@@ -3005,7 +3639,7 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\x03PUT\x10\x01\x12\n" +
 	"\n" +
 	"\x06DELETE\x10\x02\x12\x0f\n" +
-	"\vLEFT_FILTER\x10\x03\"\xf4\x02\n" +
+	"\vLEFT_FILTER\x10\x03\"\xd8\x04\n" +
 	"\x05Usage\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x127\n" +
 	"\x06source\x18\x02 \x01(\x0e2\x1a.credstore.v1.Usage.SourceB\x03\xe0A\x03R\x06source\x12\x12\n" +
@@ -3015,7 +3649,22 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"expireTime\x12@\n" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\";\n" +
+	"createTime\x12,\n" +
+	"\x04type\x18\b \x01(\x0e2\x18.credstore.v1.Usage.TypeR\x04type\"\xb3\x01\n" +
+	"\x04Type\x12\x14\n" +
+	"\x10TYPE_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05OTHER\x10\x01\x12\x11\n" +
+	"\rREGISTRY_SCAN\x10\x02\x12\x13\n" +
+	"\x0fSERVERLESS_SCAN\x10\x03\x12\x0e\n" +
+	"\n" +
+	"CLOUD_SCAN\x10\x04\x12\x11\n" +
+	"\rALERT_CHANNEL\x10\x05\x12\x0e\n" +
+	"\n" +
+	"DEPLOYMENT\x10\x06\x12\x10\n" +
+	"\fSECRET_STORE\x10\a\x12\r\n" +
+	"\tINJECTION\x10\b\x12\x0e\n" +
+	"\n" +
+	"CREDENTIAL\x10\t\";\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aDERIVED\x10\x01\x12\f\n" +
@@ -3056,7 +3705,7 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\x14ListConsumersRequest\x12\x1b\n" +
 	"\x06parent\x18\x01 \x01(\tB\x03\xe0A\x02R\x06parent\"M\n" +
 	"\x15ListConsumersResponse\x124\n" +
-	"\tconsumers\x18\x01 \x03(\v2\x16.credstore.v1.ConsumerR\tconsumers2\xd1\x17\n" +
+	"\tconsumers\x18\x01 \x03(\v2\x16.credstore.v1.ConsumerR\tconsumers2\xcb\x1a\n" +
 	"\x11CredentialService\x12\xa2\x01\n" +
 	"\x10CreateCredential\x12%.credstore.v1.CreateCredentialRequest\x1a\x18.credstore.v1.Credential\"M\xaa\xd4\x18\x12credentials.create\x82\xd3\xe4\x93\x021:\n" +
 	"credential\"#/v1/{parent=projects/*}/credentials\x12\x8d\x01\n" +
@@ -3071,7 +3720,9 @@ const file_credstore_v1_credential_proto_rawDesc = "" +
 	"\x19ActivateCredentialVersion\x12..credstore.v1.ActivateCredentialVersionRequest\x1a\x18.credstore.v1.Credential\"X\xaa\xd4\x18\x12credentials.update\x82\xd3\xe4\x93\x02<:\x01*\"7/v1/{name=projects/*/credentials/*/versions/*}:activate\x12\xc3\x01\n" +
 	"\x18DisableCredentialVersion\x12-.credstore.v1.DisableCredentialVersionRequest\x1a\x1f.credstore.v1.CredentialVersion\"W\xaa\xd4\x18\x12credentials.update\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=projects/*/credentials/*/versions/*}:disable\x12\xc0\x01\n" +
 	"\x17EnableCredentialVersion\x12,.credstore.v1.EnableCredentialVersionRequest\x1a\x1f.credstore.v1.CredentialVersion\"V\xaa\xd4\x18\x12credentials.update\x82\xd3\xe4\x93\x02::\x01*\"5/v1/{name=projects/*/credentials/*/versions/*}:enable\x12\xc3\x01\n" +
-	"\x18DestroyCredentialVersion\x12-.credstore.v1.DestroyCredentialVersionRequest\x1a\x1f.credstore.v1.CredentialVersion\"W\xaa\xd4\x18\x12credentials.update\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=projects/*/credentials/*/versions/*}:destroy\x12\x8a\x01\n" +
+	"\x18DestroyCredentialVersion\x12-.credstore.v1.DestroyCredentialVersionRequest\x1a\x1f.credstore.v1.CredentialVersion\"W\xaa\xd4\x18\x12credentials.update\x82\xd3\xe4\x93\x02;:\x01*\"6/v1/{name=projects/*/credentials/*/versions/*}:destroy\x12\xdf\x01\n" +
+	"\x10VerifyCredential\x12%.credstore.v1.VerifyCredentialRequest\x1a\x1a.credstore.v1.Verification\"\x87\x01\xaa\xd4\x18\x12credentials.verify\x82\xd3\xe4\x93\x02k:\x01*Z::\x01*\"5/v1/{name=projects/*/credentials/*/versions/*}:verify\"*/v1/{name=projects/*/credentials/*}:verify\x12\x95\x01\n" +
+	"\tMintToken\x12\x1e.credstore.v1.MintTokenRequest\x1a\x1f.credstore.v1.MintTokenResponse\"G\xaa\xd4\x18\x10credentials.mint\x82\xd3\xe4\x93\x02-:\x01*\"(/v1/{name=projects/*/credentials/*}:mint\x12\x8a\x01\n" +
 	"\x05Watch\x12\x1a.credstore.v1.WatchRequest\x1a\x1b.credstore.v1.WatchResponse\"F\xaa\xd4\x18\x11credentials.watch\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*}/credentials:watch0\x01\x12\xc5\x01\n" +
 	"\n" +
 	"ListUsages\x12\x1f.credstore.v1.ListUsagesRequest\x1a .credstore.v1.ListUsagesResponse\"t\xaa\xd4\x18\vusages.list\x82\xd3\xe4\x93\x02_Z/\x12-/v1/{parent=projects/*/secretStores/*}/usages\x12,/v1/{parent=projects/*/credentials/*}/usages\x12\x95\x01\n" +
@@ -3091,147 +3742,173 @@ func file_credstore_v1_credential_proto_rawDescGZIP() []byte {
 	return file_credstore_v1_credential_proto_rawDescData
 }
 
-var file_credstore_v1_credential_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_credstore_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_credstore_v1_credential_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_credstore_v1_credential_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_credstore_v1_credential_proto_goTypes = []any{
-	(CredentialVersion_State)(0),                   // 0: credstore.v1.CredentialVersion.State
-	(WatchRequest_View)(0),                         // 1: credstore.v1.WatchRequest.View
-	(Change_Type)(0),                               // 2: credstore.v1.Change.Type
-	(Usage_Source)(0),                              // 3: credstore.v1.Usage.Source
-	(*Credential)(nil),                             // 4: credstore.v1.Credential
-	(*CredentialVersion)(nil),                      // 5: credstore.v1.CredentialVersion
-	(*CreateCredentialRequest)(nil),                // 6: credstore.v1.CreateCredentialRequest
-	(*GetCredentialRequest)(nil),                   // 7: credstore.v1.GetCredentialRequest
-	(*ListCredentialsRequest)(nil),                 // 8: credstore.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),                // 9: credstore.v1.ListCredentialsResponse
-	(*UpdateCredentialRequest)(nil),                // 10: credstore.v1.UpdateCredentialRequest
-	(*DeleteCredentialRequest)(nil),                // 11: credstore.v1.DeleteCredentialRequest
-	(*BatchWriteCredentialsRequest)(nil),           // 12: credstore.v1.BatchWriteCredentialsRequest
-	(*BatchWriteCredentialsResponse)(nil),          // 13: credstore.v1.BatchWriteCredentialsResponse
-	(*AccessCredentialRequest)(nil),                // 14: credstore.v1.AccessCredentialRequest
-	(*AccessCredentialResponse)(nil),               // 15: credstore.v1.AccessCredentialResponse
-	(*ListCredentialVersionsRequest)(nil),          // 16: credstore.v1.ListCredentialVersionsRequest
-	(*ListCredentialVersionsResponse)(nil),         // 17: credstore.v1.ListCredentialVersionsResponse
-	(*ActivateCredentialVersionRequest)(nil),       // 18: credstore.v1.ActivateCredentialVersionRequest
-	(*DisableCredentialVersionRequest)(nil),        // 19: credstore.v1.DisableCredentialVersionRequest
-	(*EnableCredentialVersionRequest)(nil),         // 20: credstore.v1.EnableCredentialVersionRequest
-	(*DestroyCredentialVersionRequest)(nil),        // 21: credstore.v1.DestroyCredentialVersionRequest
-	(*WatchRequest)(nil),                           // 22: credstore.v1.WatchRequest
-	(*WatchResponse)(nil),                          // 23: credstore.v1.WatchResponse
-	(*Change)(nil),                                 // 24: credstore.v1.Change
-	(*Usage)(nil),                                  // 25: credstore.v1.Usage
-	(*Consumer)(nil),                               // 26: credstore.v1.Consumer
-	(*UsagesDetail)(nil),                           // 27: credstore.v1.UsagesDetail
-	(*ListUsagesRequest)(nil),                      // 28: credstore.v1.ListUsagesRequest
-	(*ListUsagesResponse)(nil),                     // 29: credstore.v1.ListUsagesResponse
-	(*DeclareUsageRequest)(nil),                    // 30: credstore.v1.DeclareUsageRequest
-	(*DeleteUsageRequest)(nil),                     // 31: credstore.v1.DeleteUsageRequest
-	(*ListConsumersRequest)(nil),                   // 32: credstore.v1.ListConsumersRequest
-	(*ListConsumersResponse)(nil),                  // 33: credstore.v1.ListConsumersResponse
-	nil,                                            // 34: credstore.v1.Credential.LabelsEntry
-	nil,                                            // 35: credstore.v1.Credential.FactsEntry
-	nil,                                            // 36: credstore.v1.CredentialVersion.FactsEntry
-	(*BatchWriteCredentialsRequest_Operation)(nil), // 37: credstore.v1.BatchWriteCredentialsRequest.Operation
-	(*BatchWriteCredentialsRequest_Create)(nil),    // 38: credstore.v1.BatchWriteCredentialsRequest.Create
-	(*BatchWriteCredentialsRequest_Update)(nil),    // 39: credstore.v1.BatchWriteCredentialsRequest.Update
-	(*BatchWriteCredentialsRequest_Delete)(nil),    // 40: credstore.v1.BatchWriteCredentialsRequest.Delete
-	(*WatchResponse_Reset)(nil),                    // 41: credstore.v1.WatchResponse.Reset
-	(*WatchResponse_Synced)(nil),                   // 42: credstore.v1.WatchResponse.Synced
-	(*WatchResponse_Heartbeat)(nil),                // 43: credstore.v1.WatchResponse.Heartbeat
-	(*WatchResponse_Commit)(nil),                   // 44: credstore.v1.WatchResponse.Commit
-	(*timestamppb.Timestamp)(nil),                  // 45: google.protobuf.Timestamp
-	(*v1.Payload)(nil),                             // 46: credential.v1.Payload
-	(*fieldmaskpb.FieldMask)(nil),                  // 47: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),                    // 48: google.protobuf.Duration
-	(*emptypb.Empty)(nil),                          // 49: google.protobuf.Empty
+	(Credential_AgeState)(0),                       // 0: credstore.v1.Credential.AgeState
+	(Verification_State)(0),                        // 1: credstore.v1.Verification.State
+	(CredentialVersion_State)(0),                   // 2: credstore.v1.CredentialVersion.State
+	(WatchRequest_View)(0),                         // 3: credstore.v1.WatchRequest.View
+	(Change_Type)(0),                               // 4: credstore.v1.Change.Type
+	(Usage_Type)(0),                                // 5: credstore.v1.Usage.Type
+	(Usage_Source)(0),                              // 6: credstore.v1.Usage.Source
+	(*Credential)(nil),                             // 7: credstore.v1.Credential
+	(*Verification)(nil),                           // 8: credstore.v1.Verification
+	(*VerifyCredentialRequest)(nil),                // 9: credstore.v1.VerifyCredentialRequest
+	(*MintTokenRequest)(nil),                       // 10: credstore.v1.MintTokenRequest
+	(*MintTokenResponse)(nil),                      // 11: credstore.v1.MintTokenResponse
+	(*CredentialVersion)(nil),                      // 12: credstore.v1.CredentialVersion
+	(*CreateCredentialRequest)(nil),                // 13: credstore.v1.CreateCredentialRequest
+	(*GetCredentialRequest)(nil),                   // 14: credstore.v1.GetCredentialRequest
+	(*ListCredentialsRequest)(nil),                 // 15: credstore.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),                // 16: credstore.v1.ListCredentialsResponse
+	(*UpdateCredentialRequest)(nil),                // 17: credstore.v1.UpdateCredentialRequest
+	(*DeleteCredentialRequest)(nil),                // 18: credstore.v1.DeleteCredentialRequest
+	(*BatchWriteCredentialsRequest)(nil),           // 19: credstore.v1.BatchWriteCredentialsRequest
+	(*BatchWriteCredentialsResponse)(nil),          // 20: credstore.v1.BatchWriteCredentialsResponse
+	(*AccessCredentialRequest)(nil),                // 21: credstore.v1.AccessCredentialRequest
+	(*AccessCredentialResponse)(nil),               // 22: credstore.v1.AccessCredentialResponse
+	(*ListCredentialVersionsRequest)(nil),          // 23: credstore.v1.ListCredentialVersionsRequest
+	(*ListCredentialVersionsResponse)(nil),         // 24: credstore.v1.ListCredentialVersionsResponse
+	(*ActivateCredentialVersionRequest)(nil),       // 25: credstore.v1.ActivateCredentialVersionRequest
+	(*DisableCredentialVersionRequest)(nil),        // 26: credstore.v1.DisableCredentialVersionRequest
+	(*EnableCredentialVersionRequest)(nil),         // 27: credstore.v1.EnableCredentialVersionRequest
+	(*DestroyCredentialVersionRequest)(nil),        // 28: credstore.v1.DestroyCredentialVersionRequest
+	(*WatchRequest)(nil),                           // 29: credstore.v1.WatchRequest
+	(*WatchResponse)(nil),                          // 30: credstore.v1.WatchResponse
+	(*Change)(nil),                                 // 31: credstore.v1.Change
+	(*Usage)(nil),                                  // 32: credstore.v1.Usage
+	(*Consumer)(nil),                               // 33: credstore.v1.Consumer
+	(*UsagesDetail)(nil),                           // 34: credstore.v1.UsagesDetail
+	(*ListUsagesRequest)(nil),                      // 35: credstore.v1.ListUsagesRequest
+	(*ListUsagesResponse)(nil),                     // 36: credstore.v1.ListUsagesResponse
+	(*DeclareUsageRequest)(nil),                    // 37: credstore.v1.DeclareUsageRequest
+	(*DeleteUsageRequest)(nil),                     // 38: credstore.v1.DeleteUsageRequest
+	(*ListConsumersRequest)(nil),                   // 39: credstore.v1.ListConsumersRequest
+	(*ListConsumersResponse)(nil),                  // 40: credstore.v1.ListConsumersResponse
+	nil,                                            // 41: credstore.v1.Credential.LabelsEntry
+	nil,                                            // 42: credstore.v1.Credential.FactsEntry
+	nil,                                            // 43: credstore.v1.Verification.FactsEntry
+	(*Verification_Check)(nil),                     // 44: credstore.v1.Verification.Check
+	nil,                                            // 45: credstore.v1.CredentialVersion.FactsEntry
+	(*BatchWriteCredentialsRequest_Operation)(nil), // 46: credstore.v1.BatchWriteCredentialsRequest.Operation
+	(*BatchWriteCredentialsRequest_Create)(nil),    // 47: credstore.v1.BatchWriteCredentialsRequest.Create
+	(*BatchWriteCredentialsRequest_Update)(nil),    // 48: credstore.v1.BatchWriteCredentialsRequest.Update
+	(*BatchWriteCredentialsRequest_Delete)(nil),    // 49: credstore.v1.BatchWriteCredentialsRequest.Delete
+	(*WatchResponse_Reset)(nil),                    // 50: credstore.v1.WatchResponse.Reset
+	(*WatchResponse_Synced)(nil),                   // 51: credstore.v1.WatchResponse.Synced
+	(*WatchResponse_Heartbeat)(nil),                // 52: credstore.v1.WatchResponse.Heartbeat
+	(*WatchResponse_Commit)(nil),                   // 53: credstore.v1.WatchResponse.Commit
+	(*timestamppb.Timestamp)(nil),                  // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),                    // 55: google.protobuf.Duration
+	(*v1.Payload)(nil),                             // 56: credential.v1.Payload
+	(*v1.TokenRequest)(nil),                        // 57: credential.v1.TokenRequest
+	(*v1.Token)(nil),                               // 58: credential.v1.Token
+	(*fieldmaskpb.FieldMask)(nil),                  // 59: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),                          // 60: google.protobuf.Empty
 }
 var file_credstore_v1_credential_proto_depIdxs = []int32{
-	34, // 0: credstore.v1.Credential.labels:type_name -> credstore.v1.Credential.LabelsEntry
-	35, // 1: credstore.v1.Credential.facts:type_name -> credstore.v1.Credential.FactsEntry
-	45, // 2: credstore.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	45, // 3: credstore.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
-	45, // 4: credstore.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
-	45, // 5: credstore.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	46, // 6: credstore.v1.Credential.payload:type_name -> credential.v1.Payload
-	0,  // 7: credstore.v1.CredentialVersion.state:type_name -> credstore.v1.CredentialVersion.State
-	36, // 8: credstore.v1.CredentialVersion.facts:type_name -> credstore.v1.CredentialVersion.FactsEntry
-	45, // 9: credstore.v1.CredentialVersion.create_time:type_name -> google.protobuf.Timestamp
-	45, // 10: credstore.v1.CredentialVersion.destroy_time:type_name -> google.protobuf.Timestamp
-	45, // 11: credstore.v1.CredentialVersion.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 12: credstore.v1.CreateCredentialRequest.credential:type_name -> credstore.v1.Credential
-	4,  // 13: credstore.v1.ListCredentialsResponse.credentials:type_name -> credstore.v1.Credential
-	4,  // 14: credstore.v1.UpdateCredentialRequest.credential:type_name -> credstore.v1.Credential
-	47, // 15: credstore.v1.UpdateCredentialRequest.update_mask:type_name -> google.protobuf.FieldMask
-	37, // 16: credstore.v1.BatchWriteCredentialsRequest.operations:type_name -> credstore.v1.BatchWriteCredentialsRequest.Operation
-	4,  // 17: credstore.v1.BatchWriteCredentialsResponse.credentials:type_name -> credstore.v1.Credential
-	46, // 18: credstore.v1.AccessCredentialResponse.payload:type_name -> credential.v1.Payload
-	5,  // 19: credstore.v1.ListCredentialVersionsResponse.versions:type_name -> credstore.v1.CredentialVersion
-	1,  // 20: credstore.v1.WatchRequest.view:type_name -> credstore.v1.WatchRequest.View
-	48, // 21: credstore.v1.WatchRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	41, // 22: credstore.v1.WatchResponse.reset:type_name -> credstore.v1.WatchResponse.Reset
-	44, // 23: credstore.v1.WatchResponse.commit:type_name -> credstore.v1.WatchResponse.Commit
-	42, // 24: credstore.v1.WatchResponse.synced:type_name -> credstore.v1.WatchResponse.Synced
-	43, // 25: credstore.v1.WatchResponse.heartbeat:type_name -> credstore.v1.WatchResponse.Heartbeat
-	2,  // 26: credstore.v1.Change.type:type_name -> credstore.v1.Change.Type
-	4,  // 27: credstore.v1.Change.credential:type_name -> credstore.v1.Credential
-	46, // 28: credstore.v1.Change.payload:type_name -> credential.v1.Payload
-	3,  // 29: credstore.v1.Usage.source:type_name -> credstore.v1.Usage.Source
-	48, // 30: credstore.v1.Usage.ttl:type_name -> google.protobuf.Duration
-	45, // 31: credstore.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
-	45, // 32: credstore.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
-	45, // 33: credstore.v1.Consumer.since:type_name -> google.protobuf.Timestamp
-	25, // 34: credstore.v1.UsagesDetail.usages:type_name -> credstore.v1.Usage
-	26, // 35: credstore.v1.UsagesDetail.consumers:type_name -> credstore.v1.Consumer
-	25, // 36: credstore.v1.ListUsagesResponse.usages:type_name -> credstore.v1.Usage
-	26, // 37: credstore.v1.ListUsagesResponse.consumers:type_name -> credstore.v1.Consumer
-	25, // 38: credstore.v1.DeclareUsageRequest.usage:type_name -> credstore.v1.Usage
-	26, // 39: credstore.v1.ListConsumersResponse.consumers:type_name -> credstore.v1.Consumer
-	38, // 40: credstore.v1.BatchWriteCredentialsRequest.Operation.create:type_name -> credstore.v1.BatchWriteCredentialsRequest.Create
-	39, // 41: credstore.v1.BatchWriteCredentialsRequest.Operation.update:type_name -> credstore.v1.BatchWriteCredentialsRequest.Update
-	40, // 42: credstore.v1.BatchWriteCredentialsRequest.Operation.delete:type_name -> credstore.v1.BatchWriteCredentialsRequest.Delete
-	4,  // 43: credstore.v1.BatchWriteCredentialsRequest.Create.credential:type_name -> credstore.v1.Credential
-	4,  // 44: credstore.v1.BatchWriteCredentialsRequest.Update.credential:type_name -> credstore.v1.Credential
-	47, // 45: credstore.v1.BatchWriteCredentialsRequest.Update.update_mask:type_name -> google.protobuf.FieldMask
-	24, // 46: credstore.v1.WatchResponse.Commit.changes:type_name -> credstore.v1.Change
-	6,  // 47: credstore.v1.CredentialService.CreateCredential:input_type -> credstore.v1.CreateCredentialRequest
-	7,  // 48: credstore.v1.CredentialService.GetCredential:input_type -> credstore.v1.GetCredentialRequest
-	8,  // 49: credstore.v1.CredentialService.ListCredentials:input_type -> credstore.v1.ListCredentialsRequest
-	10, // 50: credstore.v1.CredentialService.UpdateCredential:input_type -> credstore.v1.UpdateCredentialRequest
-	11, // 51: credstore.v1.CredentialService.DeleteCredential:input_type -> credstore.v1.DeleteCredentialRequest
-	12, // 52: credstore.v1.CredentialService.BatchWriteCredentials:input_type -> credstore.v1.BatchWriteCredentialsRequest
-	14, // 53: credstore.v1.CredentialService.AccessCredential:input_type -> credstore.v1.AccessCredentialRequest
-	16, // 54: credstore.v1.CredentialService.ListCredentialVersions:input_type -> credstore.v1.ListCredentialVersionsRequest
-	18, // 55: credstore.v1.CredentialService.ActivateCredentialVersion:input_type -> credstore.v1.ActivateCredentialVersionRequest
-	19, // 56: credstore.v1.CredentialService.DisableCredentialVersion:input_type -> credstore.v1.DisableCredentialVersionRequest
-	20, // 57: credstore.v1.CredentialService.EnableCredentialVersion:input_type -> credstore.v1.EnableCredentialVersionRequest
-	21, // 58: credstore.v1.CredentialService.DestroyCredentialVersion:input_type -> credstore.v1.DestroyCredentialVersionRequest
-	22, // 59: credstore.v1.CredentialService.Watch:input_type -> credstore.v1.WatchRequest
-	28, // 60: credstore.v1.CredentialService.ListUsages:input_type -> credstore.v1.ListUsagesRequest
-	30, // 61: credstore.v1.CredentialService.DeclareUsage:input_type -> credstore.v1.DeclareUsageRequest
-	31, // 62: credstore.v1.CredentialService.DeleteUsage:input_type -> credstore.v1.DeleteUsageRequest
-	32, // 63: credstore.v1.CredentialService.ListConsumers:input_type -> credstore.v1.ListConsumersRequest
-	4,  // 64: credstore.v1.CredentialService.CreateCredential:output_type -> credstore.v1.Credential
-	4,  // 65: credstore.v1.CredentialService.GetCredential:output_type -> credstore.v1.Credential
-	9,  // 66: credstore.v1.CredentialService.ListCredentials:output_type -> credstore.v1.ListCredentialsResponse
-	4,  // 67: credstore.v1.CredentialService.UpdateCredential:output_type -> credstore.v1.Credential
-	49, // 68: credstore.v1.CredentialService.DeleteCredential:output_type -> google.protobuf.Empty
-	13, // 69: credstore.v1.CredentialService.BatchWriteCredentials:output_type -> credstore.v1.BatchWriteCredentialsResponse
-	15, // 70: credstore.v1.CredentialService.AccessCredential:output_type -> credstore.v1.AccessCredentialResponse
-	17, // 71: credstore.v1.CredentialService.ListCredentialVersions:output_type -> credstore.v1.ListCredentialVersionsResponse
-	4,  // 72: credstore.v1.CredentialService.ActivateCredentialVersion:output_type -> credstore.v1.Credential
-	5,  // 73: credstore.v1.CredentialService.DisableCredentialVersion:output_type -> credstore.v1.CredentialVersion
-	5,  // 74: credstore.v1.CredentialService.EnableCredentialVersion:output_type -> credstore.v1.CredentialVersion
-	5,  // 75: credstore.v1.CredentialService.DestroyCredentialVersion:output_type -> credstore.v1.CredentialVersion
-	23, // 76: credstore.v1.CredentialService.Watch:output_type -> credstore.v1.WatchResponse
-	29, // 77: credstore.v1.CredentialService.ListUsages:output_type -> credstore.v1.ListUsagesResponse
-	25, // 78: credstore.v1.CredentialService.DeclareUsage:output_type -> credstore.v1.Usage
-	49, // 79: credstore.v1.CredentialService.DeleteUsage:output_type -> google.protobuf.Empty
-	33, // 80: credstore.v1.CredentialService.ListConsumers:output_type -> credstore.v1.ListConsumersResponse
-	64, // [64:81] is the sub-list for method output_type
-	47, // [47:64] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	41, // 0: credstore.v1.Credential.labels:type_name -> credstore.v1.Credential.LabelsEntry
+	42, // 1: credstore.v1.Credential.facts:type_name -> credstore.v1.Credential.FactsEntry
+	54, // 2: credstore.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	54, // 3: credstore.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
+	54, // 4: credstore.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
+	54, // 5: credstore.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	55, // 6: credstore.v1.Credential.rotation_period:type_name -> google.protobuf.Duration
+	0,  // 7: credstore.v1.Credential.age_state:type_name -> credstore.v1.Credential.AgeState
+	8,  // 8: credstore.v1.Credential.verification:type_name -> credstore.v1.Verification
+	56, // 9: credstore.v1.Credential.payload:type_name -> credential.v1.Payload
+	1,  // 10: credstore.v1.Verification.state:type_name -> credstore.v1.Verification.State
+	43, // 11: credstore.v1.Verification.facts:type_name -> credstore.v1.Verification.FactsEntry
+	44, // 12: credstore.v1.Verification.checks:type_name -> credstore.v1.Verification.Check
+	54, // 13: credstore.v1.Verification.verify_time:type_name -> google.protobuf.Timestamp
+	55, // 14: credstore.v1.Verification.latency:type_name -> google.protobuf.Duration
+	57, // 15: credstore.v1.MintTokenRequest.token:type_name -> credential.v1.TokenRequest
+	58, // 16: credstore.v1.MintTokenResponse.token:type_name -> credential.v1.Token
+	2,  // 17: credstore.v1.CredentialVersion.state:type_name -> credstore.v1.CredentialVersion.State
+	45, // 18: credstore.v1.CredentialVersion.facts:type_name -> credstore.v1.CredentialVersion.FactsEntry
+	54, // 19: credstore.v1.CredentialVersion.create_time:type_name -> google.protobuf.Timestamp
+	54, // 20: credstore.v1.CredentialVersion.destroy_time:type_name -> google.protobuf.Timestamp
+	54, // 21: credstore.v1.CredentialVersion.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 22: credstore.v1.CreateCredentialRequest.credential:type_name -> credstore.v1.Credential
+	7,  // 23: credstore.v1.ListCredentialsResponse.credentials:type_name -> credstore.v1.Credential
+	7,  // 24: credstore.v1.UpdateCredentialRequest.credential:type_name -> credstore.v1.Credential
+	59, // 25: credstore.v1.UpdateCredentialRequest.update_mask:type_name -> google.protobuf.FieldMask
+	46, // 26: credstore.v1.BatchWriteCredentialsRequest.operations:type_name -> credstore.v1.BatchWriteCredentialsRequest.Operation
+	7,  // 27: credstore.v1.BatchWriteCredentialsResponse.credentials:type_name -> credstore.v1.Credential
+	56, // 28: credstore.v1.AccessCredentialResponse.payload:type_name -> credential.v1.Payload
+	12, // 29: credstore.v1.ListCredentialVersionsResponse.versions:type_name -> credstore.v1.CredentialVersion
+	3,  // 30: credstore.v1.WatchRequest.view:type_name -> credstore.v1.WatchRequest.View
+	55, // 31: credstore.v1.WatchRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	50, // 32: credstore.v1.WatchResponse.reset:type_name -> credstore.v1.WatchResponse.Reset
+	53, // 33: credstore.v1.WatchResponse.commit:type_name -> credstore.v1.WatchResponse.Commit
+	51, // 34: credstore.v1.WatchResponse.synced:type_name -> credstore.v1.WatchResponse.Synced
+	52, // 35: credstore.v1.WatchResponse.heartbeat:type_name -> credstore.v1.WatchResponse.Heartbeat
+	4,  // 36: credstore.v1.Change.type:type_name -> credstore.v1.Change.Type
+	7,  // 37: credstore.v1.Change.credential:type_name -> credstore.v1.Credential
+	56, // 38: credstore.v1.Change.payload:type_name -> credential.v1.Payload
+	6,  // 39: credstore.v1.Usage.source:type_name -> credstore.v1.Usage.Source
+	55, // 40: credstore.v1.Usage.ttl:type_name -> google.protobuf.Duration
+	54, // 41: credstore.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
+	54, // 42: credstore.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
+	5,  // 43: credstore.v1.Usage.type:type_name -> credstore.v1.Usage.Type
+	54, // 44: credstore.v1.Consumer.since:type_name -> google.protobuf.Timestamp
+	32, // 45: credstore.v1.UsagesDetail.usages:type_name -> credstore.v1.Usage
+	33, // 46: credstore.v1.UsagesDetail.consumers:type_name -> credstore.v1.Consumer
+	32, // 47: credstore.v1.ListUsagesResponse.usages:type_name -> credstore.v1.Usage
+	33, // 48: credstore.v1.ListUsagesResponse.consumers:type_name -> credstore.v1.Consumer
+	32, // 49: credstore.v1.DeclareUsageRequest.usage:type_name -> credstore.v1.Usage
+	33, // 50: credstore.v1.ListConsumersResponse.consumers:type_name -> credstore.v1.Consumer
+	47, // 51: credstore.v1.BatchWriteCredentialsRequest.Operation.create:type_name -> credstore.v1.BatchWriteCredentialsRequest.Create
+	48, // 52: credstore.v1.BatchWriteCredentialsRequest.Operation.update:type_name -> credstore.v1.BatchWriteCredentialsRequest.Update
+	49, // 53: credstore.v1.BatchWriteCredentialsRequest.Operation.delete:type_name -> credstore.v1.BatchWriteCredentialsRequest.Delete
+	7,  // 54: credstore.v1.BatchWriteCredentialsRequest.Create.credential:type_name -> credstore.v1.Credential
+	7,  // 55: credstore.v1.BatchWriteCredentialsRequest.Update.credential:type_name -> credstore.v1.Credential
+	59, // 56: credstore.v1.BatchWriteCredentialsRequest.Update.update_mask:type_name -> google.protobuf.FieldMask
+	31, // 57: credstore.v1.WatchResponse.Commit.changes:type_name -> credstore.v1.Change
+	13, // 58: credstore.v1.CredentialService.CreateCredential:input_type -> credstore.v1.CreateCredentialRequest
+	14, // 59: credstore.v1.CredentialService.GetCredential:input_type -> credstore.v1.GetCredentialRequest
+	15, // 60: credstore.v1.CredentialService.ListCredentials:input_type -> credstore.v1.ListCredentialsRequest
+	17, // 61: credstore.v1.CredentialService.UpdateCredential:input_type -> credstore.v1.UpdateCredentialRequest
+	18, // 62: credstore.v1.CredentialService.DeleteCredential:input_type -> credstore.v1.DeleteCredentialRequest
+	19, // 63: credstore.v1.CredentialService.BatchWriteCredentials:input_type -> credstore.v1.BatchWriteCredentialsRequest
+	21, // 64: credstore.v1.CredentialService.AccessCredential:input_type -> credstore.v1.AccessCredentialRequest
+	23, // 65: credstore.v1.CredentialService.ListCredentialVersions:input_type -> credstore.v1.ListCredentialVersionsRequest
+	25, // 66: credstore.v1.CredentialService.ActivateCredentialVersion:input_type -> credstore.v1.ActivateCredentialVersionRequest
+	26, // 67: credstore.v1.CredentialService.DisableCredentialVersion:input_type -> credstore.v1.DisableCredentialVersionRequest
+	27, // 68: credstore.v1.CredentialService.EnableCredentialVersion:input_type -> credstore.v1.EnableCredentialVersionRequest
+	28, // 69: credstore.v1.CredentialService.DestroyCredentialVersion:input_type -> credstore.v1.DestroyCredentialVersionRequest
+	9,  // 70: credstore.v1.CredentialService.VerifyCredential:input_type -> credstore.v1.VerifyCredentialRequest
+	10, // 71: credstore.v1.CredentialService.MintToken:input_type -> credstore.v1.MintTokenRequest
+	29, // 72: credstore.v1.CredentialService.Watch:input_type -> credstore.v1.WatchRequest
+	35, // 73: credstore.v1.CredentialService.ListUsages:input_type -> credstore.v1.ListUsagesRequest
+	37, // 74: credstore.v1.CredentialService.DeclareUsage:input_type -> credstore.v1.DeclareUsageRequest
+	38, // 75: credstore.v1.CredentialService.DeleteUsage:input_type -> credstore.v1.DeleteUsageRequest
+	39, // 76: credstore.v1.CredentialService.ListConsumers:input_type -> credstore.v1.ListConsumersRequest
+	7,  // 77: credstore.v1.CredentialService.CreateCredential:output_type -> credstore.v1.Credential
+	7,  // 78: credstore.v1.CredentialService.GetCredential:output_type -> credstore.v1.Credential
+	16, // 79: credstore.v1.CredentialService.ListCredentials:output_type -> credstore.v1.ListCredentialsResponse
+	7,  // 80: credstore.v1.CredentialService.UpdateCredential:output_type -> credstore.v1.Credential
+	60, // 81: credstore.v1.CredentialService.DeleteCredential:output_type -> google.protobuf.Empty
+	20, // 82: credstore.v1.CredentialService.BatchWriteCredentials:output_type -> credstore.v1.BatchWriteCredentialsResponse
+	22, // 83: credstore.v1.CredentialService.AccessCredential:output_type -> credstore.v1.AccessCredentialResponse
+	24, // 84: credstore.v1.CredentialService.ListCredentialVersions:output_type -> credstore.v1.ListCredentialVersionsResponse
+	7,  // 85: credstore.v1.CredentialService.ActivateCredentialVersion:output_type -> credstore.v1.Credential
+	12, // 86: credstore.v1.CredentialService.DisableCredentialVersion:output_type -> credstore.v1.CredentialVersion
+	12, // 87: credstore.v1.CredentialService.EnableCredentialVersion:output_type -> credstore.v1.CredentialVersion
+	12, // 88: credstore.v1.CredentialService.DestroyCredentialVersion:output_type -> credstore.v1.CredentialVersion
+	8,  // 89: credstore.v1.CredentialService.VerifyCredential:output_type -> credstore.v1.Verification
+	11, // 90: credstore.v1.CredentialService.MintToken:output_type -> credstore.v1.MintTokenResponse
+	30, // 91: credstore.v1.CredentialService.Watch:output_type -> credstore.v1.WatchResponse
+	36, // 92: credstore.v1.CredentialService.ListUsages:output_type -> credstore.v1.ListUsagesResponse
+	32, // 93: credstore.v1.CredentialService.DeclareUsage:output_type -> credstore.v1.Usage
+	60, // 94: credstore.v1.CredentialService.DeleteUsage:output_type -> google.protobuf.Empty
+	40, // 95: credstore.v1.CredentialService.ListConsumers:output_type -> credstore.v1.ListConsumersResponse
+	77, // [77:96] is the sub-list for method output_type
+	58, // [58:77] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_credstore_v1_credential_proto_init() }
@@ -3240,13 +3917,13 @@ func file_credstore_v1_credential_proto_init() {
 		return
 	}
 	file_credstore_v1_permission_proto_init()
-	file_credstore_v1_credential_proto_msgTypes[19].OneofWrappers = []any{
+	file_credstore_v1_credential_proto_msgTypes[23].OneofWrappers = []any{
 		(*WatchResponse_Reset_)(nil),
 		(*WatchResponse_Commit_)(nil),
 		(*WatchResponse_Synced_)(nil),
 		(*WatchResponse_Heartbeat_)(nil),
 	}
-	file_credstore_v1_credential_proto_msgTypes[33].OneofWrappers = []any{
+	file_credstore_v1_credential_proto_msgTypes[39].OneofWrappers = []any{
 		(*BatchWriteCredentialsRequest_Operation_Create)(nil),
 		(*BatchWriteCredentialsRequest_Operation_Update)(nil),
 		(*BatchWriteCredentialsRequest_Operation_Delete)(nil),
@@ -3256,8 +3933,8 @@ func file_credstore_v1_credential_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_credstore_v1_credential_proto_rawDesc), len(file_credstore_v1_credential_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   41,
+			NumEnums:      7,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

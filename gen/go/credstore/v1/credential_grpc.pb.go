@@ -35,6 +35,8 @@ const (
 	CredentialService_DisableCredentialVersion_FullMethodName  = "/credstore.v1.CredentialService/DisableCredentialVersion"
 	CredentialService_EnableCredentialVersion_FullMethodName   = "/credstore.v1.CredentialService/EnableCredentialVersion"
 	CredentialService_DestroyCredentialVersion_FullMethodName  = "/credstore.v1.CredentialService/DestroyCredentialVersion"
+	CredentialService_VerifyCredential_FullMethodName          = "/credstore.v1.CredentialService/VerifyCredential"
+	CredentialService_MintToken_FullMethodName                 = "/credstore.v1.CredentialService/MintToken"
 	CredentialService_Watch_FullMethodName                     = "/credstore.v1.CredentialService/Watch"
 	CredentialService_ListUsages_FullMethodName                = "/credstore.v1.CredentialService/ListUsages"
 	CredentialService_DeclareUsage_FullMethodName              = "/credstore.v1.CredentialService/DeclareUsage"
@@ -95,6 +97,20 @@ type CredentialServiceClient interface {
 	// metadata. Errors: NOT_FOUND; FAILED_PRECONDITION with reason VERSION_ACTIVE
 	// for the active version.
 	DestroyCredentialVersion(ctx context.Context, in *DestroyCredentialVersionRequest, opts ...grpc.CallOption) (*CredentialVersion, error)
+	// VerifyCredential asks the vendor whether the active version, or the version
+	// that is named, still works and whose it is, by the cheapest call that proves
+	// it; the result is kept with the credential when it is the active one's. That
+	// the vendor refuses it is no error but the answer. Errors: NOT_FOUND;
+	// FAILED_PRECONDITION with reason VERSION_NOT_ENABLED, AMBIENT_NOT_BOUND.
+	VerifyCredential(ctx context.Context, in *VerifyCredentialRequest, opts ...grpc.CallOption) (*Verification, error)
+	// MintToken makes a short-lived token from the active version, or returns one
+	// that it made before for the same request and that still has most of its
+	// time. Tokens are kept in memory only. Every answer is on record in the audit
+	// log before it leaves. Errors: NOT_FOUND; INVALID_ARGUMENT for a request that
+	// the kind cannot answer; FAILED_PRECONDITION with reason MINT_REFUSED and the
+	// vendor's words, AMBIENT_NOT_BOUND, VERSION_NOT_ENABLED; UNAVAILABLE with
+	// reason VENDOR_UNAVAILABLE.
+	MintToken(ctx context.Context, in *MintTokenRequest, opts ...grpc.CallOption) (*MintTokenResponse, error)
 	// Watch streams the credentials of a project that match the filter: their
 	// whole state, then every change. Order of messages: reset, commits with the
 	// state, synced, commits as they happen, heartbeats when idle; a resumed
@@ -251,6 +267,26 @@ func (c *credentialServiceClient) DestroyCredentialVersion(ctx context.Context, 
 	return out, nil
 }
 
+func (c *credentialServiceClient) VerifyCredential(ctx context.Context, in *VerifyCredentialRequest, opts ...grpc.CallOption) (*Verification, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Verification)
+	err := c.cc.Invoke(ctx, CredentialService_VerifyCredential_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *credentialServiceClient) MintToken(ctx context.Context, in *MintTokenRequest, opts ...grpc.CallOption) (*MintTokenResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MintTokenResponse)
+	err := c.cc.Invoke(ctx, CredentialService_MintToken_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *credentialServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &CredentialService_ServiceDesc.Streams[0], CredentialService_Watch_FullMethodName, cOpts...)
@@ -363,6 +399,20 @@ type CredentialServiceServer interface {
 	// metadata. Errors: NOT_FOUND; FAILED_PRECONDITION with reason VERSION_ACTIVE
 	// for the active version.
 	DestroyCredentialVersion(context.Context, *DestroyCredentialVersionRequest) (*CredentialVersion, error)
+	// VerifyCredential asks the vendor whether the active version, or the version
+	// that is named, still works and whose it is, by the cheapest call that proves
+	// it; the result is kept with the credential when it is the active one's. That
+	// the vendor refuses it is no error but the answer. Errors: NOT_FOUND;
+	// FAILED_PRECONDITION with reason VERSION_NOT_ENABLED, AMBIENT_NOT_BOUND.
+	VerifyCredential(context.Context, *VerifyCredentialRequest) (*Verification, error)
+	// MintToken makes a short-lived token from the active version, or returns one
+	// that it made before for the same request and that still has most of its
+	// time. Tokens are kept in memory only. Every answer is on record in the audit
+	// log before it leaves. Errors: NOT_FOUND; INVALID_ARGUMENT for a request that
+	// the kind cannot answer; FAILED_PRECONDITION with reason MINT_REFUSED and the
+	// vendor's words, AMBIENT_NOT_BOUND, VERSION_NOT_ENABLED; UNAVAILABLE with
+	// reason VENDOR_UNAVAILABLE.
+	MintToken(context.Context, *MintTokenRequest) (*MintTokenResponse, error)
 	// Watch streams the credentials of a project that match the filter: their
 	// whole state, then every change. Order of messages: reset, commits with the
 	// state, synced, commits as they happen, heartbeats when idle; a resumed
@@ -434,6 +484,12 @@ func (UnimplementedCredentialServiceServer) EnableCredentialVersion(context.Cont
 }
 func (UnimplementedCredentialServiceServer) DestroyCredentialVersion(context.Context, *DestroyCredentialVersionRequest) (*CredentialVersion, error) {
 	return nil, status.Error(codes.Unimplemented, "method DestroyCredentialVersion not implemented")
+}
+func (UnimplementedCredentialServiceServer) VerifyCredential(context.Context, *VerifyCredentialRequest) (*Verification, error) {
+	return nil, status.Error(codes.Unimplemented, "method VerifyCredential not implemented")
+}
+func (UnimplementedCredentialServiceServer) MintToken(context.Context, *MintTokenRequest) (*MintTokenResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MintToken not implemented")
 }
 func (UnimplementedCredentialServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -687,6 +743,42 @@ func _CredentialService_DestroyCredentialVersion_Handler(srv interface{}, ctx co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _CredentialService_VerifyCredential_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(VerifyCredentialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CredentialServiceServer).VerifyCredential(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CredentialService_VerifyCredential_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CredentialServiceServer).VerifyCredential(ctx, req.(*VerifyCredentialRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _CredentialService_MintToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MintTokenRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(CredentialServiceServer).MintToken(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: CredentialService_MintToken_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(CredentialServiceServer).MintToken(ctx, req.(*MintTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _CredentialService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -824,6 +916,14 @@ var CredentialService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DestroyCredentialVersion",
 			Handler:    _CredentialService_DestroyCredentialVersion_Handler,
+		},
+		{
+			MethodName: "VerifyCredential",
+			Handler:    _CredentialService_VerifyCredential_Handler,
+		},
+		{
+			MethodName: "MintToken",
+			Handler:    _CredentialService_MintToken_Handler,
 		},
 		{
 			MethodName: "ListUsages",

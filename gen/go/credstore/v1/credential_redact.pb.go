@@ -27,6 +27,23 @@ func (x *Credential) MarshalJSON() ([]byte, error) {
 }
 
 // Format writes what String returns, whatever the verb.
+func (x *MintTokenResponse) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, x.String())
+}
+
+// GoString returns what String does.
+func (x *MintTokenResponse) GoString() string { return x.String() }
+
+// LogValue returns what String does.
+func (x *MintTokenResponse) LogValue() slog.Value { return slog.StringValue(x.String()) }
+
+// MarshalJSON returns what String does, as a JSON string: encoding/json is for
+// logs and debugging; protojson is the way to the message's JSON.
+func (x *MintTokenResponse) MarshalJSON() ([]byte, error) {
+	return []byte("\"credstore.v1.MintTokenResponse(redacted)\""), nil
+}
+
+// Format writes what String returns, whatever the verb.
 func (x *CreateCredentialRequest) Format(s fmt.State, _ rune) {
 	_, _ = io.WriteString(s, x.String())
 }

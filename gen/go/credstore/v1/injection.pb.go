@@ -7,6 +7,7 @@
 package credstorev1
 
 import (
+	v1 "github.com/credstore/credstore/gen/go/credential/v1"
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -78,7 +79,7 @@ func (x SetItem_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SetItem_State.Descriptor instead.
 func (SetItem_State) EnumDescriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{18, 0}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Injection says which workloads get which values as which files.
@@ -206,6 +207,7 @@ type Item struct {
 	//
 	//	*Item_Credential
 	//	*Item_Secret
+	//	*Item_Mint
 	Source isItem_Source `protobuf_oneof:"source"`
 	// Required.
 	//
@@ -275,6 +277,15 @@ func (x *Item) GetSecret() *SecretSource {
 	return nil
 }
 
+func (x *Item) GetMint() *MintSource {
+	if x != nil {
+		if x, ok := x.Source.(*Item_Mint); ok {
+			return x.Mint
+		}
+	}
+	return nil
+}
+
 func (x *Item) GetTarget() isItem_Target {
 	if x != nil {
 		return x.Target
@@ -310,9 +321,15 @@ type Item_Secret struct {
 	Secret *SecretSource `protobuf:"bytes,2,opt,name=secret,proto3,oneof"`
 }
 
+type Item_Mint struct {
+	Mint *MintSource `protobuf:"bytes,5,opt,name=mint,proto3,oneof"`
+}
+
 func (*Item_Credential) isItem_Source() {}
 
 func (*Item_Secret) isItem_Source() {}
+
+func (*Item_Mint) isItem_Source() {}
 
 type isItem_Target interface {
 	isItem_Target()
@@ -453,6 +470,73 @@ func (x *SecretSource) GetVersion() uint32 {
 	return 0
 }
 
+// MintSource is a short-lived token that the server mints from a credential and
+// renews before it ends. All workloads of all injections that ask for the same
+// token get the same one.
+type MintSource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required: a credential of the same project.
+	Credential string `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	// As in MintTokenRequest.
+	Token *v1.TokenRequest `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// The field of the token in JSON spelling, as "sessionToken" or
+	// "dockerConfig", or "expireTime". Empty means the whole token as JSON.
+	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintSource) Reset() {
+	*x = MintSource{}
+	mi := &file_credstore_v1_injection_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintSource) ProtoMessage() {}
+
+func (x *MintSource) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_injection_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintSource.ProtoReflect.Descriptor instead.
+func (*MintSource) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *MintSource) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *MintSource) GetToken() *v1.TokenRequest {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *MintSource) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
 // FileTarget is a file below the injector's root.
 type FileTarget struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -470,7 +554,7 @@ type FileTarget struct {
 
 func (x *FileTarget) Reset() {
 	*x = FileTarget{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[4]
+	mi := &file_credstore_v1_injection_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +566,7 @@ func (x *FileTarget) String() string {
 func (*FileTarget) ProtoMessage() {}
 
 func (x *FileTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[4]
+	mi := &file_credstore_v1_injection_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +579,7 @@ func (x *FileTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileTarget.ProtoReflect.Descriptor instead.
 func (*FileTarget) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{4}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FileTarget) GetPath() string {
@@ -540,7 +624,7 @@ type CreateInjectionRequest struct {
 
 func (x *CreateInjectionRequest) Reset() {
 	*x = CreateInjectionRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[5]
+	mi := &file_credstore_v1_injection_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -552,7 +636,7 @@ func (x *CreateInjectionRequest) String() string {
 func (*CreateInjectionRequest) ProtoMessage() {}
 
 func (x *CreateInjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[5]
+	mi := &file_credstore_v1_injection_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -565,7 +649,7 @@ func (x *CreateInjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInjectionRequest.ProtoReflect.Descriptor instead.
 func (*CreateInjectionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{5}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateInjectionRequest) GetParent() string {
@@ -612,7 +696,7 @@ type GetInjectionRequest struct {
 
 func (x *GetInjectionRequest) Reset() {
 	*x = GetInjectionRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[6]
+	mi := &file_credstore_v1_injection_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +708,7 @@ func (x *GetInjectionRequest) String() string {
 func (*GetInjectionRequest) ProtoMessage() {}
 
 func (x *GetInjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[6]
+	mi := &file_credstore_v1_injection_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +721,7 @@ func (x *GetInjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInjectionRequest.ProtoReflect.Descriptor instead.
 func (*GetInjectionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{6}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetInjectionRequest) GetName() string {
@@ -658,7 +742,7 @@ type ListInjectionsRequest struct {
 
 func (x *ListInjectionsRequest) Reset() {
 	*x = ListInjectionsRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[7]
+	mi := &file_credstore_v1_injection_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +754,7 @@ func (x *ListInjectionsRequest) String() string {
 func (*ListInjectionsRequest) ProtoMessage() {}
 
 func (x *ListInjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[7]
+	mi := &file_credstore_v1_injection_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -683,7 +767,7 @@ func (x *ListInjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListInjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{7}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListInjectionsRequest) GetParent() string {
@@ -717,7 +801,7 @@ type ListInjectionsResponse struct {
 
 func (x *ListInjectionsResponse) Reset() {
 	*x = ListInjectionsResponse{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[8]
+	mi := &file_credstore_v1_injection_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +813,7 @@ func (x *ListInjectionsResponse) String() string {
 func (*ListInjectionsResponse) ProtoMessage() {}
 
 func (x *ListInjectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[8]
+	mi := &file_credstore_v1_injection_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +826,7 @@ func (x *ListInjectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInjectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListInjectionsResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{8}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListInjectionsResponse) GetInjections() []*Injection {
@@ -771,7 +855,7 @@ type UpdateInjectionRequest struct {
 
 func (x *UpdateInjectionRequest) Reset() {
 	*x = UpdateInjectionRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[9]
+	mi := &file_credstore_v1_injection_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +867,7 @@ func (x *UpdateInjectionRequest) String() string {
 func (*UpdateInjectionRequest) ProtoMessage() {}
 
 func (x *UpdateInjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[9]
+	mi := &file_credstore_v1_injection_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +880,7 @@ func (x *UpdateInjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateInjectionRequest.ProtoReflect.Descriptor instead.
 func (*UpdateInjectionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{9}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *UpdateInjectionRequest) GetInjection() *Injection {
@@ -838,7 +922,7 @@ type DeleteInjectionRequest struct {
 
 func (x *DeleteInjectionRequest) Reset() {
 	*x = DeleteInjectionRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[10]
+	mi := &file_credstore_v1_injection_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +934,7 @@ func (x *DeleteInjectionRequest) String() string {
 func (*DeleteInjectionRequest) ProtoMessage() {}
 
 func (x *DeleteInjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[10]
+	mi := &file_credstore_v1_injection_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +947,7 @@ func (x *DeleteInjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInjectionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInjectionRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{10}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteInjectionRequest) GetName() string {
@@ -896,7 +980,7 @@ type GetInjectionStatusRequest struct {
 
 func (x *GetInjectionStatusRequest) Reset() {
 	*x = GetInjectionStatusRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[11]
+	mi := &file_credstore_v1_injection_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -908,7 +992,7 @@ func (x *GetInjectionStatusRequest) String() string {
 func (*GetInjectionStatusRequest) ProtoMessage() {}
 
 func (x *GetInjectionStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[11]
+	mi := &file_credstore_v1_injection_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -921,7 +1005,7 @@ func (x *GetInjectionStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInjectionStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetInjectionStatusRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{11}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetInjectionStatusRequest) GetName() string {
@@ -944,7 +1028,7 @@ type InjectionStatus struct {
 
 func (x *InjectionStatus) Reset() {
 	*x = InjectionStatus{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[12]
+	mi := &file_credstore_v1_injection_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1040,7 @@ func (x *InjectionStatus) String() string {
 func (*InjectionStatus) ProtoMessage() {}
 
 func (x *InjectionStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[12]
+	mi := &file_credstore_v1_injection_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1053,7 @@ func (x *InjectionStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectionStatus.ProtoReflect.Descriptor instead.
 func (*InjectionStatus) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{12}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *InjectionStatus) GetName() string {
@@ -1005,7 +1089,7 @@ type GetSetRequest struct {
 
 func (x *GetSetRequest) Reset() {
 	*x = GetSetRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[13]
+	mi := &file_credstore_v1_injection_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1017,7 +1101,7 @@ func (x *GetSetRequest) String() string {
 func (*GetSetRequest) ProtoMessage() {}
 
 func (x *GetSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[13]
+	mi := &file_credstore_v1_injection_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1030,7 +1114,7 @@ func (x *GetSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSetRequest.ProtoReflect.Descriptor instead.
 func (*GetSetRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{13}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetSetRequest) GetParent() string {
@@ -1060,7 +1144,7 @@ type WatchSetRequest struct {
 
 func (x *WatchSetRequest) Reset() {
 	*x = WatchSetRequest{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[14]
+	mi := &file_credstore_v1_injection_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1156,7 @@ func (x *WatchSetRequest) String() string {
 func (*WatchSetRequest) ProtoMessage() {}
 
 func (x *WatchSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[14]
+	mi := &file_credstore_v1_injection_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1169,7 @@ func (x *WatchSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSetRequest.ProtoReflect.Descriptor instead.
 func (*WatchSetRequest) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{14}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchSetRequest) GetMessage() isWatchSetRequest_Message {
@@ -1142,7 +1226,7 @@ type ItemReport struct {
 
 func (x *ItemReport) Reset() {
 	*x = ItemReport{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[15]
+	mi := &file_credstore_v1_injection_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1238,7 @@ func (x *ItemReport) String() string {
 func (*ItemReport) ProtoMessage() {}
 
 func (x *ItemReport) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[15]
+	mi := &file_credstore_v1_injection_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1251,7 @@ func (x *ItemReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ItemReport.ProtoReflect.Descriptor instead.
 func (*ItemReport) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{15}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ItemReport) GetId() string {
@@ -1197,7 +1281,7 @@ type WatchSetResponse struct {
 
 func (x *WatchSetResponse) Reset() {
 	*x = WatchSetResponse{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[16]
+	mi := &file_credstore_v1_injection_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1293,7 @@ func (x *WatchSetResponse) String() string {
 func (*WatchSetResponse) ProtoMessage() {}
 
 func (x *WatchSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[16]
+	mi := &file_credstore_v1_injection_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1306,7 @@ func (x *WatchSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSetResponse.ProtoReflect.Descriptor instead.
 func (*WatchSetResponse) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{16}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchSetResponse) GetEvent() isWatchSetResponse_Event {
@@ -1284,7 +1368,7 @@ type Set struct {
 
 func (x *Set) Reset() {
 	*x = Set{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[17]
+	mi := &file_credstore_v1_injection_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1380,7 @@ func (x *Set) String() string {
 func (*Set) ProtoMessage() {}
 
 func (x *Set) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[17]
+	mi := &file_credstore_v1_injection_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1393,7 @@ func (x *Set) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Set.ProtoReflect.Descriptor instead.
 func (*Set) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{17}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Set) GetRevision() uint64 {
@@ -1366,7 +1450,7 @@ type SetItem struct {
 
 func (x *SetItem) Reset() {
 	*x = SetItem{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[18]
+	mi := &file_credstore_v1_injection_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1462,7 @@ func (x *SetItem) String() string {
 func (*SetItem) ProtoMessage() {}
 
 func (x *SetItem) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[18]
+	mi := &file_credstore_v1_injection_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1475,7 @@ func (x *SetItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetItem.ProtoReflect.Descriptor instead.
 func (*SetItem) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{18}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetItem) GetId() string {
@@ -1472,7 +1556,7 @@ type InjectionStatus_ItemStatus struct {
 
 func (x *InjectionStatus_ItemStatus) Reset() {
 	*x = InjectionStatus_ItemStatus{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[21]
+	mi := &file_credstore_v1_injection_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1568,7 @@ func (x *InjectionStatus_ItemStatus) String() string {
 func (*InjectionStatus_ItemStatus) ProtoMessage() {}
 
 func (x *InjectionStatus_ItemStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[21]
+	mi := &file_credstore_v1_injection_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1581,7 @@ func (x *InjectionStatus_ItemStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectionStatus_ItemStatus.ProtoReflect.Descriptor instead.
 func (*InjectionStatus_ItemStatus) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{12, 0}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{13, 0}
 }
 
 func (x *InjectionStatus_ItemStatus) GetPath() string {
@@ -1552,7 +1636,7 @@ type InjectionStatus_WorkloadStatus struct {
 
 func (x *InjectionStatus_WorkloadStatus) Reset() {
 	*x = InjectionStatus_WorkloadStatus{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[22]
+	mi := &file_credstore_v1_injection_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1648,7 @@ func (x *InjectionStatus_WorkloadStatus) String() string {
 func (*InjectionStatus_WorkloadStatus) ProtoMessage() {}
 
 func (x *InjectionStatus_WorkloadStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[22]
+	mi := &file_credstore_v1_injection_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1661,7 @@ func (x *InjectionStatus_WorkloadStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InjectionStatus_WorkloadStatus.ProtoReflect.Descriptor instead.
 func (*InjectionStatus_WorkloadStatus) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{12, 1}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{13, 1}
 }
 
 func (x *InjectionStatus_WorkloadStatus) GetPrincipal() string {
@@ -1650,7 +1734,7 @@ type WatchSetRequest_Open struct {
 
 func (x *WatchSetRequest_Open) Reset() {
 	*x = WatchSetRequest_Open{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[23]
+	mi := &file_credstore_v1_injection_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1746,7 @@ func (x *WatchSetRequest_Open) String() string {
 func (*WatchSetRequest_Open) ProtoMessage() {}
 
 func (x *WatchSetRequest_Open) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[23]
+	mi := &file_credstore_v1_injection_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1759,7 @@ func (x *WatchSetRequest_Open) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSetRequest_Open.ProtoReflect.Descriptor instead.
 func (*WatchSetRequest_Open) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{14, 0}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *WatchSetRequest_Open) GetParent() string {
@@ -1728,7 +1812,7 @@ type WatchSetRequest_Report struct {
 
 func (x *WatchSetRequest_Report) Reset() {
 	*x = WatchSetRequest_Report{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[24]
+	mi := &file_credstore_v1_injection_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1824,7 @@ func (x *WatchSetRequest_Report) String() string {
 func (*WatchSetRequest_Report) ProtoMessage() {}
 
 func (x *WatchSetRequest_Report) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[24]
+	mi := &file_credstore_v1_injection_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1837,7 @@ func (x *WatchSetRequest_Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSetRequest_Report.ProtoReflect.Descriptor instead.
 func (*WatchSetRequest_Report) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{14, 1}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{15, 1}
 }
 
 func (x *WatchSetRequest_Report) GetRevision() uint64 {
@@ -1785,7 +1869,7 @@ type WatchSetResponse_Heartbeat struct {
 
 func (x *WatchSetResponse_Heartbeat) Reset() {
 	*x = WatchSetResponse_Heartbeat{}
-	mi := &file_credstore_v1_injection_proto_msgTypes[26]
+	mi := &file_credstore_v1_injection_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1881,7 @@ func (x *WatchSetResponse_Heartbeat) String() string {
 func (*WatchSetResponse_Heartbeat) ProtoMessage() {}
 
 func (x *WatchSetResponse_Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_credstore_v1_injection_proto_msgTypes[26]
+	mi := &file_credstore_v1_injection_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,14 +1894,14 @@ func (x *WatchSetResponse_Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSetResponse_Heartbeat.ProtoReflect.Descriptor instead.
 func (*WatchSetResponse_Heartbeat) Descriptor() ([]byte, []int) {
-	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{16, 0}
+	return file_credstore_v1_injection_proto_rawDescGZIP(), []int{17, 0}
 }
 
 var File_credstore_v1_injection_proto protoreflect.FileDescriptor
 
 const file_credstore_v1_injection_proto_rawDesc = "" +
 	"\n" +
-	"\x1ccredstore/v1/injection.proto\x12\fcredstore.v1\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n" +
+	"\x1ccredstore/v1/injection.proto\x12\fcredstore.v1\x1a\x19credential/v1/token.proto\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x04\n" +
 	"\tInjection\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12 \n" +
@@ -1835,12 +1919,13 @@ const file_credstore_v1_injection_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd8\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x02\n" +
 	"\x04Item\x12@\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1e.credstore.v1.CredentialSourceH\x00R\n" +
 	"credential\x124\n" +
 	"\x06secret\x18\x02 \x01(\v2\x1a.credstore.v1.SecretSourceH\x00R\x06secret\x12.\n" +
+	"\x04mint\x18\x05 \x01(\v2\x18.credstore.v1.MintSourceH\x00R\x04mint\x12.\n" +
 	"\x04file\x18\x03 \x01(\v2\x18.credstore.v1.FileTargetH\x01R\x04file\x12\x14\n" +
 	"\x05group\x18\x04 \x01(\tR\x05groupB\b\n" +
 	"\x06sourceB\b\n" +
@@ -1852,7 +1937,14 @@ const file_credstore_v1_injection_proto_rawDesc = "" +
 	"\x05store\x18\x01 \x01(\tB\x03\xe0A\x02R\x05store\x12\x17\n" +
 	"\x04path\x18\x02 \x01(\tB\x03\xe0A\x02R\x04path\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\rR\aversion\"w\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\"z\n" +
+	"\n" +
+	"MintSource\x12#\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\tB\x03\xe0A\x02R\n" +
+	"credential\x121\n" +
+	"\x05token\x18\x02 \x01(\v2\x1b.credential.v1.TokenRequestR\x05token\x12\x14\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\"w\n" +
 	"\n" +
 	"FileTarget\x12\x17\n" +
 	"\x04path\x18\x01 \x01(\tB\x03\xe0A\x02R\x04path\x12\x12\n" +
@@ -1993,91 +2085,95 @@ func file_credstore_v1_injection_proto_rawDescGZIP() []byte {
 }
 
 var file_credstore_v1_injection_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_credstore_v1_injection_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_credstore_v1_injection_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_credstore_v1_injection_proto_goTypes = []any{
 	(SetItem_State)(0),                     // 0: credstore.v1.SetItem.State
 	(*Injection)(nil),                      // 1: credstore.v1.Injection
 	(*Item)(nil),                           // 2: credstore.v1.Item
 	(*CredentialSource)(nil),               // 3: credstore.v1.CredentialSource
 	(*SecretSource)(nil),                   // 4: credstore.v1.SecretSource
-	(*FileTarget)(nil),                     // 5: credstore.v1.FileTarget
-	(*CreateInjectionRequest)(nil),         // 6: credstore.v1.CreateInjectionRequest
-	(*GetInjectionRequest)(nil),            // 7: credstore.v1.GetInjectionRequest
-	(*ListInjectionsRequest)(nil),          // 8: credstore.v1.ListInjectionsRequest
-	(*ListInjectionsResponse)(nil),         // 9: credstore.v1.ListInjectionsResponse
-	(*UpdateInjectionRequest)(nil),         // 10: credstore.v1.UpdateInjectionRequest
-	(*DeleteInjectionRequest)(nil),         // 11: credstore.v1.DeleteInjectionRequest
-	(*GetInjectionStatusRequest)(nil),      // 12: credstore.v1.GetInjectionStatusRequest
-	(*InjectionStatus)(nil),                // 13: credstore.v1.InjectionStatus
-	(*GetSetRequest)(nil),                  // 14: credstore.v1.GetSetRequest
-	(*WatchSetRequest)(nil),                // 15: credstore.v1.WatchSetRequest
-	(*ItemReport)(nil),                     // 16: credstore.v1.ItemReport
-	(*WatchSetResponse)(nil),               // 17: credstore.v1.WatchSetResponse
-	(*Set)(nil),                            // 18: credstore.v1.Set
-	(*SetItem)(nil),                        // 19: credstore.v1.SetItem
-	nil,                                    // 20: credstore.v1.Injection.LabelsEntry
-	nil,                                    // 21: credstore.v1.Injection.SelectorEntry
-	(*InjectionStatus_ItemStatus)(nil),     // 22: credstore.v1.InjectionStatus.ItemStatus
-	(*InjectionStatus_WorkloadStatus)(nil), // 23: credstore.v1.InjectionStatus.WorkloadStatus
-	(*WatchSetRequest_Open)(nil),           // 24: credstore.v1.WatchSetRequest.Open
-	(*WatchSetRequest_Report)(nil),         // 25: credstore.v1.WatchSetRequest.Report
-	nil,                                    // 26: credstore.v1.WatchSetRequest.Open.HaveEntry
-	(*WatchSetResponse_Heartbeat)(nil),     // 27: credstore.v1.WatchSetResponse.Heartbeat
-	(*timestamppb.Timestamp)(nil),          // 28: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),          // 29: google.protobuf.FieldMask
-	(*durationpb.Duration)(nil),            // 30: google.protobuf.Duration
-	(*emptypb.Empty)(nil),                  // 31: google.protobuf.Empty
+	(*MintSource)(nil),                     // 5: credstore.v1.MintSource
+	(*FileTarget)(nil),                     // 6: credstore.v1.FileTarget
+	(*CreateInjectionRequest)(nil),         // 7: credstore.v1.CreateInjectionRequest
+	(*GetInjectionRequest)(nil),            // 8: credstore.v1.GetInjectionRequest
+	(*ListInjectionsRequest)(nil),          // 9: credstore.v1.ListInjectionsRequest
+	(*ListInjectionsResponse)(nil),         // 10: credstore.v1.ListInjectionsResponse
+	(*UpdateInjectionRequest)(nil),         // 11: credstore.v1.UpdateInjectionRequest
+	(*DeleteInjectionRequest)(nil),         // 12: credstore.v1.DeleteInjectionRequest
+	(*GetInjectionStatusRequest)(nil),      // 13: credstore.v1.GetInjectionStatusRequest
+	(*InjectionStatus)(nil),                // 14: credstore.v1.InjectionStatus
+	(*GetSetRequest)(nil),                  // 15: credstore.v1.GetSetRequest
+	(*WatchSetRequest)(nil),                // 16: credstore.v1.WatchSetRequest
+	(*ItemReport)(nil),                     // 17: credstore.v1.ItemReport
+	(*WatchSetResponse)(nil),               // 18: credstore.v1.WatchSetResponse
+	(*Set)(nil),                            // 19: credstore.v1.Set
+	(*SetItem)(nil),                        // 20: credstore.v1.SetItem
+	nil,                                    // 21: credstore.v1.Injection.LabelsEntry
+	nil,                                    // 22: credstore.v1.Injection.SelectorEntry
+	(*InjectionStatus_ItemStatus)(nil),     // 23: credstore.v1.InjectionStatus.ItemStatus
+	(*InjectionStatus_WorkloadStatus)(nil), // 24: credstore.v1.InjectionStatus.WorkloadStatus
+	(*WatchSetRequest_Open)(nil),           // 25: credstore.v1.WatchSetRequest.Open
+	(*WatchSetRequest_Report)(nil),         // 26: credstore.v1.WatchSetRequest.Report
+	nil,                                    // 27: credstore.v1.WatchSetRequest.Open.HaveEntry
+	(*WatchSetResponse_Heartbeat)(nil),     // 28: credstore.v1.WatchSetResponse.Heartbeat
+	(*timestamppb.Timestamp)(nil),          // 29: google.protobuf.Timestamp
+	(*v1.TokenRequest)(nil),                // 30: credential.v1.TokenRequest
+	(*fieldmaskpb.FieldMask)(nil),          // 31: google.protobuf.FieldMask
+	(*durationpb.Duration)(nil),            // 32: google.protobuf.Duration
+	(*emptypb.Empty)(nil),                  // 33: google.protobuf.Empty
 }
 var file_credstore_v1_injection_proto_depIdxs = []int32{
-	20, // 0: credstore.v1.Injection.labels:type_name -> credstore.v1.Injection.LabelsEntry
-	21, // 1: credstore.v1.Injection.selector:type_name -> credstore.v1.Injection.SelectorEntry
+	21, // 0: credstore.v1.Injection.labels:type_name -> credstore.v1.Injection.LabelsEntry
+	22, // 1: credstore.v1.Injection.selector:type_name -> credstore.v1.Injection.SelectorEntry
 	2,  // 2: credstore.v1.Injection.items:type_name -> credstore.v1.Item
-	28, // 3: credstore.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
-	28, // 4: credstore.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
+	29, // 3: credstore.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
+	29, // 4: credstore.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
 	3,  // 5: credstore.v1.Item.credential:type_name -> credstore.v1.CredentialSource
 	4,  // 6: credstore.v1.Item.secret:type_name -> credstore.v1.SecretSource
-	5,  // 7: credstore.v1.Item.file:type_name -> credstore.v1.FileTarget
-	1,  // 8: credstore.v1.CreateInjectionRequest.injection:type_name -> credstore.v1.Injection
-	1,  // 9: credstore.v1.ListInjectionsResponse.injections:type_name -> credstore.v1.Injection
-	1,  // 10: credstore.v1.UpdateInjectionRequest.injection:type_name -> credstore.v1.Injection
-	29, // 11: credstore.v1.UpdateInjectionRequest.update_mask:type_name -> google.protobuf.FieldMask
-	22, // 12: credstore.v1.InjectionStatus.items:type_name -> credstore.v1.InjectionStatus.ItemStatus
-	23, // 13: credstore.v1.InjectionStatus.workloads:type_name -> credstore.v1.InjectionStatus.WorkloadStatus
-	24, // 14: credstore.v1.WatchSetRequest.open:type_name -> credstore.v1.WatchSetRequest.Open
-	25, // 15: credstore.v1.WatchSetRequest.report:type_name -> credstore.v1.WatchSetRequest.Report
-	18, // 16: credstore.v1.WatchSetResponse.set:type_name -> credstore.v1.Set
-	27, // 17: credstore.v1.WatchSetResponse.heartbeat:type_name -> credstore.v1.WatchSetResponse.Heartbeat
-	19, // 18: credstore.v1.Set.items:type_name -> credstore.v1.SetItem
-	5,  // 19: credstore.v1.SetItem.file:type_name -> credstore.v1.FileTarget
-	0,  // 20: credstore.v1.SetItem.state:type_name -> credstore.v1.SetItem.State
-	0,  // 21: credstore.v1.InjectionStatus.ItemStatus.state:type_name -> credstore.v1.SetItem.State
-	28, // 22: credstore.v1.InjectionStatus.ItemStatus.refresh_time:type_name -> google.protobuf.Timestamp
-	28, // 23: credstore.v1.InjectionStatus.WorkloadStatus.report_time:type_name -> google.protobuf.Timestamp
-	16, // 24: credstore.v1.InjectionStatus.WorkloadStatus.failures:type_name -> credstore.v1.ItemReport
-	26, // 25: credstore.v1.WatchSetRequest.Open.have:type_name -> credstore.v1.WatchSetRequest.Open.HaveEntry
-	30, // 26: credstore.v1.WatchSetRequest.Open.heartbeat_interval:type_name -> google.protobuf.Duration
-	16, // 27: credstore.v1.WatchSetRequest.Report.failures:type_name -> credstore.v1.ItemReport
-	6,  // 28: credstore.v1.InjectionService.CreateInjection:input_type -> credstore.v1.CreateInjectionRequest
-	7,  // 29: credstore.v1.InjectionService.GetInjection:input_type -> credstore.v1.GetInjectionRequest
-	8,  // 30: credstore.v1.InjectionService.ListInjections:input_type -> credstore.v1.ListInjectionsRequest
-	10, // 31: credstore.v1.InjectionService.UpdateInjection:input_type -> credstore.v1.UpdateInjectionRequest
-	11, // 32: credstore.v1.InjectionService.DeleteInjection:input_type -> credstore.v1.DeleteInjectionRequest
-	12, // 33: credstore.v1.InjectionService.GetInjectionStatus:input_type -> credstore.v1.GetInjectionStatusRequest
-	14, // 34: credstore.v1.InjectionService.GetSet:input_type -> credstore.v1.GetSetRequest
-	15, // 35: credstore.v1.InjectionService.WatchSet:input_type -> credstore.v1.WatchSetRequest
-	1,  // 36: credstore.v1.InjectionService.CreateInjection:output_type -> credstore.v1.Injection
-	1,  // 37: credstore.v1.InjectionService.GetInjection:output_type -> credstore.v1.Injection
-	9,  // 38: credstore.v1.InjectionService.ListInjections:output_type -> credstore.v1.ListInjectionsResponse
-	1,  // 39: credstore.v1.InjectionService.UpdateInjection:output_type -> credstore.v1.Injection
-	31, // 40: credstore.v1.InjectionService.DeleteInjection:output_type -> google.protobuf.Empty
-	13, // 41: credstore.v1.InjectionService.GetInjectionStatus:output_type -> credstore.v1.InjectionStatus
-	18, // 42: credstore.v1.InjectionService.GetSet:output_type -> credstore.v1.Set
-	17, // 43: credstore.v1.InjectionService.WatchSet:output_type -> credstore.v1.WatchSetResponse
-	36, // [36:44] is the sub-list for method output_type
-	28, // [28:36] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	5,  // 7: credstore.v1.Item.mint:type_name -> credstore.v1.MintSource
+	6,  // 8: credstore.v1.Item.file:type_name -> credstore.v1.FileTarget
+	30, // 9: credstore.v1.MintSource.token:type_name -> credential.v1.TokenRequest
+	1,  // 10: credstore.v1.CreateInjectionRequest.injection:type_name -> credstore.v1.Injection
+	1,  // 11: credstore.v1.ListInjectionsResponse.injections:type_name -> credstore.v1.Injection
+	1,  // 12: credstore.v1.UpdateInjectionRequest.injection:type_name -> credstore.v1.Injection
+	31, // 13: credstore.v1.UpdateInjectionRequest.update_mask:type_name -> google.protobuf.FieldMask
+	23, // 14: credstore.v1.InjectionStatus.items:type_name -> credstore.v1.InjectionStatus.ItemStatus
+	24, // 15: credstore.v1.InjectionStatus.workloads:type_name -> credstore.v1.InjectionStatus.WorkloadStatus
+	25, // 16: credstore.v1.WatchSetRequest.open:type_name -> credstore.v1.WatchSetRequest.Open
+	26, // 17: credstore.v1.WatchSetRequest.report:type_name -> credstore.v1.WatchSetRequest.Report
+	19, // 18: credstore.v1.WatchSetResponse.set:type_name -> credstore.v1.Set
+	28, // 19: credstore.v1.WatchSetResponse.heartbeat:type_name -> credstore.v1.WatchSetResponse.Heartbeat
+	20, // 20: credstore.v1.Set.items:type_name -> credstore.v1.SetItem
+	6,  // 21: credstore.v1.SetItem.file:type_name -> credstore.v1.FileTarget
+	0,  // 22: credstore.v1.SetItem.state:type_name -> credstore.v1.SetItem.State
+	0,  // 23: credstore.v1.InjectionStatus.ItemStatus.state:type_name -> credstore.v1.SetItem.State
+	29, // 24: credstore.v1.InjectionStatus.ItemStatus.refresh_time:type_name -> google.protobuf.Timestamp
+	29, // 25: credstore.v1.InjectionStatus.WorkloadStatus.report_time:type_name -> google.protobuf.Timestamp
+	17, // 26: credstore.v1.InjectionStatus.WorkloadStatus.failures:type_name -> credstore.v1.ItemReport
+	27, // 27: credstore.v1.WatchSetRequest.Open.have:type_name -> credstore.v1.WatchSetRequest.Open.HaveEntry
+	32, // 28: credstore.v1.WatchSetRequest.Open.heartbeat_interval:type_name -> google.protobuf.Duration
+	17, // 29: credstore.v1.WatchSetRequest.Report.failures:type_name -> credstore.v1.ItemReport
+	7,  // 30: credstore.v1.InjectionService.CreateInjection:input_type -> credstore.v1.CreateInjectionRequest
+	8,  // 31: credstore.v1.InjectionService.GetInjection:input_type -> credstore.v1.GetInjectionRequest
+	9,  // 32: credstore.v1.InjectionService.ListInjections:input_type -> credstore.v1.ListInjectionsRequest
+	11, // 33: credstore.v1.InjectionService.UpdateInjection:input_type -> credstore.v1.UpdateInjectionRequest
+	12, // 34: credstore.v1.InjectionService.DeleteInjection:input_type -> credstore.v1.DeleteInjectionRequest
+	13, // 35: credstore.v1.InjectionService.GetInjectionStatus:input_type -> credstore.v1.GetInjectionStatusRequest
+	15, // 36: credstore.v1.InjectionService.GetSet:input_type -> credstore.v1.GetSetRequest
+	16, // 37: credstore.v1.InjectionService.WatchSet:input_type -> credstore.v1.WatchSetRequest
+	1,  // 38: credstore.v1.InjectionService.CreateInjection:output_type -> credstore.v1.Injection
+	1,  // 39: credstore.v1.InjectionService.GetInjection:output_type -> credstore.v1.Injection
+	10, // 40: credstore.v1.InjectionService.ListInjections:output_type -> credstore.v1.ListInjectionsResponse
+	1,  // 41: credstore.v1.InjectionService.UpdateInjection:output_type -> credstore.v1.Injection
+	33, // 42: credstore.v1.InjectionService.DeleteInjection:output_type -> google.protobuf.Empty
+	14, // 43: credstore.v1.InjectionService.GetInjectionStatus:output_type -> credstore.v1.InjectionStatus
+	19, // 44: credstore.v1.InjectionService.GetSet:output_type -> credstore.v1.Set
+	18, // 45: credstore.v1.InjectionService.WatchSet:output_type -> credstore.v1.WatchSetResponse
+	38, // [38:46] is the sub-list for method output_type
+	30, // [30:38] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_credstore_v1_injection_proto_init() }
@@ -2089,25 +2185,26 @@ func file_credstore_v1_injection_proto_init() {
 	file_credstore_v1_injection_proto_msgTypes[1].OneofWrappers = []any{
 		(*Item_Credential)(nil),
 		(*Item_Secret)(nil),
+		(*Item_Mint)(nil),
 		(*Item_File)(nil),
 	}
-	file_credstore_v1_injection_proto_msgTypes[4].OneofWrappers = []any{}
-	file_credstore_v1_injection_proto_msgTypes[14].OneofWrappers = []any{
+	file_credstore_v1_injection_proto_msgTypes[5].OneofWrappers = []any{}
+	file_credstore_v1_injection_proto_msgTypes[15].OneofWrappers = []any{
 		(*WatchSetRequest_Open_)(nil),
 		(*WatchSetRequest_Report_)(nil),
 	}
-	file_credstore_v1_injection_proto_msgTypes[16].OneofWrappers = []any{
+	file_credstore_v1_injection_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchSetResponse_Set)(nil),
 		(*WatchSetResponse_Heartbeat_)(nil),
 	}
-	file_credstore_v1_injection_proto_msgTypes[18].OneofWrappers = []any{}
+	file_credstore_v1_injection_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_credstore_v1_injection_proto_rawDesc), len(file_credstore_v1_injection_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,7 +10,9 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	emptypb "google.golang.org/protobuf/types/known/emptypb"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -36,12 +38,16 @@ type Project struct {
 	// At most 64; keys [a-z]([-a-z0-9_./]{0,61}[a-z0-9])?, values up to 256
 	// characters.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// Changes with every change of the resource.
-	Etag          string                 `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Changes with every change of the resource. In an update, if not empty, it
+	// must be the current one.
+	Etag       string                 `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// How long secrets may stay the same unless their credential says otherwise: 1
+	// day to 10 years, 90 days when absent.
+	RotationPeriod *durationpb.Duration `protobuf:"bytes,8,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Project) Reset() {
@@ -119,6 +125,13 @@ func (x *Project) GetCreateTime() *timestamppb.Timestamp {
 func (x *Project) GetUpdateTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.UpdateTime
+	}
+	return nil
+}
+
+func (x *Project) GetRotationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.RotationPeriod
 	}
 	return nil
 }
@@ -408,21 +421,93 @@ func (x *DeleteProjectRequest) GetRequestId() string {
 	return ""
 }
 
+type UpdateProjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required, with its name.
+	Project *Project `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
+	// description, labels, rotationPeriod, or * for all three. Absent means the
+	// fields that are set.
+	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	RequestId     string                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ValidateOnly  bool                   `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateProjectRequest) Reset() {
+	*x = UpdateProjectRequest{}
+	mi := &file_credstore_v1_project_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateProjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateProjectRequest) ProtoMessage() {}
+
+func (x *UpdateProjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_credstore_v1_project_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateProjectRequest.ProtoReflect.Descriptor instead.
+func (*UpdateProjectRequest) Descriptor() ([]byte, []int) {
+	return file_credstore_v1_project_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *UpdateProjectRequest) GetProject() *Project {
+	if x != nil {
+		return x.Project
+	}
+	return nil
+}
+
+func (x *UpdateProjectRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateProjectRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *UpdateProjectRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 var File_credstore_v1_project_proto protoreflect.FileDescriptor
 
 const file_credstore_v1_project_proto_rawDesc = "" +
 	"\n" +
-	"\x1acredstore/v1/project.proto\x12\fcredstore.v1\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n" +
+	"\x1acredstore/v1/project.proto\x12\fcredstore.v1\x1a\x1dcredstore/v1/permission.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xad\x03\n" +
 	"\aProject\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\bR\x04name\x12\x15\n" +
 	"\x03uid\x18\x02 \x01(\tB\x03\xe0A\x03R\x03uid\x12 \n" +
 	"\vdescription\x18\x03 \x01(\tR\vdescription\x129\n" +
-	"\x06labels\x18\x04 \x03(\v2!.credstore.v1.Project.LabelsEntryR\x06labels\x12\x17\n" +
-	"\x04etag\x18\x05 \x01(\tB\x03\xe0A\x03R\x04etag\x12@\n" +
+	"\x06labels\x18\x04 \x03(\v2!.credstore.v1.Project.LabelsEntryR\x06labels\x12\x12\n" +
+	"\x04etag\x18\x05 \x01(\tR\x04etag\x12@\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"updateTime\x1a9\n" +
+	"updateTime\x12B\n" +
+	"\x0frotation_period\x18\b \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaf\x01\n" +
@@ -446,13 +531,21 @@ const file_credstore_v1_project_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId2\x80\x04\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\xcd\x01\n" +
+	"\x14UpdateProjectRequest\x124\n" +
+	"\aproject\x18\x01 \x01(\v2\x15.credstore.v1.ProjectB\x03\xe0A\x02R\aproject\x12;\n" +
+	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly2\x90\x05\n" +
 	"\x0eProjectService\x12|\n" +
 	"\rCreateProject\x12\".credstore.v1.CreateProjectRequest\x1a\x15.credstore.v1.Project\"0\xaa\xd4\x18\x0fprojects.create\x82\xd3\xe4\x93\x02\x17:\aproject\"\f/v1/projects\x12s\n" +
 	"\n" +
 	"GetProject\x12\x1f.credstore.v1.GetProjectRequest\x1a\x15.credstore.v1.Project\"-\xaa\xd4\x18\fprojects.get\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12|\n" +
 	"\fListProjects\x12!.credstore.v1.ListProjectsRequest\x1a\".credstore.v1.ListProjectsResponse\"%\xaa\xd4\x18\rprojects.list\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/projects\x12}\n" +
-	"\rDeleteProject\x12\".credstore.v1.DeleteProjectRequest\x1a\x16.google.protobuf.Empty\"0\xaa\xd4\x18\x0fprojects.delete\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=projects/*}B@Z>github.com/credstore/credstore/gen/go/credstore/v1;credstorev1b\x06proto3"
+	"\rDeleteProject\x12\".credstore.v1.DeleteProjectRequest\x1a\x16.google.protobuf.Empty\"0\xaa\xd4\x18\x0fprojects.delete\x82\xd3\xe4\x93\x02\x17*\x15/v1/{name=projects/*}\x12\x8d\x01\n" +
+	"\rUpdateProject\x12\".credstore.v1.UpdateProjectRequest\x1a\x15.credstore.v1.Project\"A\xaa\xd4\x18\x0fprojects.update\x82\xd3\xe4\x93\x02(:\aproject2\x1d/v1/{project.name=projects/*}B@Z>github.com/credstore/credstore/gen/go/credstore/v1;credstorev1b\x06proto3"
 
 var (
 	file_credstore_v1_project_proto_rawDescOnce sync.Once
@@ -466,7 +559,7 @@ func file_credstore_v1_project_proto_rawDescGZIP() []byte {
 	return file_credstore_v1_project_proto_rawDescData
 }
 
-var file_credstore_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_credstore_v1_project_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_credstore_v1_project_proto_goTypes = []any{
 	(*Project)(nil),               // 0: credstore.v1.Project
 	(*CreateProjectRequest)(nil),  // 1: credstore.v1.CreateProjectRequest
@@ -474,29 +567,37 @@ var file_credstore_v1_project_proto_goTypes = []any{
 	(*ListProjectsRequest)(nil),   // 3: credstore.v1.ListProjectsRequest
 	(*ListProjectsResponse)(nil),  // 4: credstore.v1.ListProjectsResponse
 	(*DeleteProjectRequest)(nil),  // 5: credstore.v1.DeleteProjectRequest
-	nil,                           // 6: credstore.v1.Project.LabelsEntry
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
-	(*emptypb.Empty)(nil),         // 8: google.protobuf.Empty
+	(*UpdateProjectRequest)(nil),  // 6: credstore.v1.UpdateProjectRequest
+	nil,                           // 7: credstore.v1.Project.LabelsEntry
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 9: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 10: google.protobuf.FieldMask
+	(*emptypb.Empty)(nil),         // 11: google.protobuf.Empty
 }
 var file_credstore_v1_project_proto_depIdxs = []int32{
-	6, // 0: credstore.v1.Project.labels:type_name -> credstore.v1.Project.LabelsEntry
-	7, // 1: credstore.v1.Project.create_time:type_name -> google.protobuf.Timestamp
-	7, // 2: credstore.v1.Project.update_time:type_name -> google.protobuf.Timestamp
-	0, // 3: credstore.v1.CreateProjectRequest.project:type_name -> credstore.v1.Project
-	0, // 4: credstore.v1.ListProjectsResponse.projects:type_name -> credstore.v1.Project
-	1, // 5: credstore.v1.ProjectService.CreateProject:input_type -> credstore.v1.CreateProjectRequest
-	2, // 6: credstore.v1.ProjectService.GetProject:input_type -> credstore.v1.GetProjectRequest
-	3, // 7: credstore.v1.ProjectService.ListProjects:input_type -> credstore.v1.ListProjectsRequest
-	5, // 8: credstore.v1.ProjectService.DeleteProject:input_type -> credstore.v1.DeleteProjectRequest
-	0, // 9: credstore.v1.ProjectService.CreateProject:output_type -> credstore.v1.Project
-	0, // 10: credstore.v1.ProjectService.GetProject:output_type -> credstore.v1.Project
-	4, // 11: credstore.v1.ProjectService.ListProjects:output_type -> credstore.v1.ListProjectsResponse
-	8, // 12: credstore.v1.ProjectService.DeleteProject:output_type -> google.protobuf.Empty
-	9, // [9:13] is the sub-list for method output_type
-	5, // [5:9] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7,  // 0: credstore.v1.Project.labels:type_name -> credstore.v1.Project.LabelsEntry
+	8,  // 1: credstore.v1.Project.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: credstore.v1.Project.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 3: credstore.v1.Project.rotation_period:type_name -> google.protobuf.Duration
+	0,  // 4: credstore.v1.CreateProjectRequest.project:type_name -> credstore.v1.Project
+	0,  // 5: credstore.v1.ListProjectsResponse.projects:type_name -> credstore.v1.Project
+	0,  // 6: credstore.v1.UpdateProjectRequest.project:type_name -> credstore.v1.Project
+	10, // 7: credstore.v1.UpdateProjectRequest.update_mask:type_name -> google.protobuf.FieldMask
+	1,  // 8: credstore.v1.ProjectService.CreateProject:input_type -> credstore.v1.CreateProjectRequest
+	2,  // 9: credstore.v1.ProjectService.GetProject:input_type -> credstore.v1.GetProjectRequest
+	3,  // 10: credstore.v1.ProjectService.ListProjects:input_type -> credstore.v1.ListProjectsRequest
+	5,  // 11: credstore.v1.ProjectService.DeleteProject:input_type -> credstore.v1.DeleteProjectRequest
+	6,  // 12: credstore.v1.ProjectService.UpdateProject:input_type -> credstore.v1.UpdateProjectRequest
+	0,  // 13: credstore.v1.ProjectService.CreateProject:output_type -> credstore.v1.Project
+	0,  // 14: credstore.v1.ProjectService.GetProject:output_type -> credstore.v1.Project
+	4,  // 15: credstore.v1.ProjectService.ListProjects:output_type -> credstore.v1.ListProjectsResponse
+	11, // 16: credstore.v1.ProjectService.DeleteProject:output_type -> google.protobuf.Empty
+	0,  // 17: credstore.v1.ProjectService.UpdateProject:output_type -> credstore.v1.Project
+	13, // [13:18] is the sub-list for method output_type
+	8,  // [8:13] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_credstore_v1_project_proto_init() }
@@ -511,7 +612,7 @@ func file_credstore_v1_project_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_credstore_v1_project_proto_rawDesc), len(file_credstore_v1_project_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -12,6 +12,7 @@
 package recordv1
 
 import (
+	v1 "github.com/credstore/credstore/gen/go/credential/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -30,14 +31,15 @@ const (
 
 // Project is the record of a project.
 type Project struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Uid           string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
-	Description   string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
-	Labels        map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Uid            string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`
+	Description    string                 `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	Labels         map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	CreateTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	RotationPeriod *durationpb.Duration   `protobuf:"bytes,6,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Project) Reset() {
@@ -105,6 +107,13 @@ func (x *Project) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Project) GetRotationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.RotationPeriod
+	}
+	return nil
+}
+
 // Credential is the record of a credential: all but its versions.
 type Credential struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -116,12 +125,16 @@ type Credential struct {
 	// The number that the next version gets; numbers are never used again.
 	NextVersion uint32 `protobuf:"varint,6,opt,name=next_version,json=nextVersion,proto3" json:"next_version,omitempty"`
 	// Those of the active version.
-	Facts         map[string]string      `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	References    []string               `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	RotateTime    *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
+	Facts          map[string]string      `protobuf:"bytes,7,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	References     []string               `protobuf:"bytes,8,rep,name=references,proto3" json:"references,omitempty"`
+	ExpireTime     *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	CreateTime     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime     *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	RotateTime     *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=rotate_time,json=rotateTime,proto3" json:"rotate_time,omitempty"`
+	RotationPeriod *durationpb.Duration   `protobuf:"bytes,13,opt,name=rotation_period,json=rotationPeriod,proto3" json:"rotation_period,omitempty"`
+	Verification   *Verification          `protobuf:"bytes,14,opt,name=verification,proto3" json:"verification,omitempty"`
+	// The kind has no secret that lives long, so it has no age.
+	Ageless       bool `protobuf:"varint,15,opt,name=ageless,proto3" json:"ageless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +253,129 @@ func (x *Credential) GetRotateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Credential) GetRotationPeriod() *durationpb.Duration {
+	if x != nil {
+		return x.RotationPeriod
+	}
+	return nil
+}
+
+func (x *Credential) GetVerification() *Verification {
+	if x != nil {
+		return x.Verification
+	}
+	return nil
+}
+
+func (x *Credential) GetAgeless() bool {
+	if x != nil {
+		return x.Ageless
+	}
+	return false
+}
+
+// Verification is what a vendor said of a credential's active version.
+type Verification struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 verified, 2 refused, 3 unreachable, 4 unsupported.
+	State         uint32                 `protobuf:"varint,1,opt,name=state,proto3" json:"state,omitempty"`
+	Identity      string                 `protobuf:"bytes,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Facts         map[string]string      `protobuf:"bytes,3,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Checks        []*Verification_Check  `protobuf:"bytes,5,rep,name=checks,proto3" json:"checks,omitempty"`
+	VerifyTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=verify_time,json=verifyTime,proto3" json:"verify_time,omitempty"`
+	Latency       *durationpb.Duration   `protobuf:"bytes,7,opt,name=latency,proto3" json:"latency,omitempty"`
+	Version       uint32                 `protobuf:"varint,8,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verification) Reset() {
+	*x = Verification{}
+	mi := &file_record_v1_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification) ProtoMessage() {}
+
+func (x *Verification) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification.ProtoReflect.Descriptor instead.
+func (*Verification) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Verification) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *Verification) GetIdentity() string {
+	if x != nil {
+		return x.Identity
+	}
+	return ""
+}
+
+func (x *Verification) GetFacts() map[string]string {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Verification) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Verification) GetChecks() []*Verification_Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *Verification) GetVerifyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifyTime
+	}
+	return nil
+}
+
+func (x *Verification) GetLatency() *durationpb.Duration {
+	if x != nil {
+		return x.Latency
+	}
+	return nil
+}
+
+func (x *Verification) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Version is what is kept of a version beside its payload.
 type Version struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -251,13 +387,14 @@ type Version struct {
 	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	DestroyTime   *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=destroy_time,json=destroyTime,proto3" json:"destroy_time,omitempty"`
 	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	Ageless       bool                   `protobuf:"varint,8,opt,name=ageless,proto3" json:"ageless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Version) Reset() {
 	*x = Version{}
-	mi := &file_record_v1_record_proto_msgTypes[2]
+	mi := &file_record_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +406,7 @@ func (x *Version) String() string {
 func (*Version) ProtoMessage() {}
 
 func (x *Version) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[2]
+	mi := &file_record_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +419,7 @@ func (x *Version) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Version.ProtoReflect.Descriptor instead.
 func (*Version) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Version) GetNumber() uint32 {
@@ -334,6 +471,13 @@ func (x *Version) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Version) GetAgeless() bool {
+	if x != nil {
+		return x.Ageless
+	}
+	return false
+}
+
 // SecretStore is the record of a secret store.
 type SecretStore struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -354,7 +498,7 @@ type SecretStore struct {
 
 func (x *SecretStore) Reset() {
 	*x = SecretStore{}
-	mi := &file_record_v1_record_proto_msgTypes[3]
+	mi := &file_record_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +510,7 @@ func (x *SecretStore) String() string {
 func (*SecretStore) ProtoMessage() {}
 
 func (x *SecretStore) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[3]
+	mi := &file_record_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +523,7 @@ func (x *SecretStore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretStore.ProtoReflect.Descriptor instead.
 func (*SecretStore) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SecretStore) GetUid() string {
@@ -470,7 +614,7 @@ type VaultProvider struct {
 
 func (x *VaultProvider) Reset() {
 	*x = VaultProvider{}
-	mi := &file_record_v1_record_proto_msgTypes[4]
+	mi := &file_record_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +626,7 @@ func (x *VaultProvider) String() string {
 func (*VaultProvider) ProtoMessage() {}
 
 func (x *VaultProvider) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[4]
+	mi := &file_record_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +639,7 @@ func (x *VaultProvider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VaultProvider.ProtoReflect.Descriptor instead.
 func (*VaultProvider) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VaultProvider) GetAddress() string {
@@ -542,7 +686,7 @@ type Injection struct {
 
 func (x *Injection) Reset() {
 	*x = Injection{}
-	mi := &file_record_v1_record_proto_msgTypes[5]
+	mi := &file_record_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +698,7 @@ func (x *Injection) String() string {
 func (*Injection) ProtoMessage() {}
 
 func (x *Injection) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[5]
+	mi := &file_record_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +711,7 @@ func (x *Injection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Injection.ProtoReflect.Descriptor instead.
 func (*Injection) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Injection) GetUid() string {
@@ -626,6 +770,7 @@ type Item struct {
 	//
 	//	*Item_Credential
 	//	*Item_Secret
+	//	*Item_Mint
 	Source isItem_Source `protobuf_oneof:"source"`
 	// Types that are valid to be assigned to Target:
 	//
@@ -638,7 +783,7 @@ type Item struct {
 
 func (x *Item) Reset() {
 	*x = Item{}
-	mi := &file_record_v1_record_proto_msgTypes[6]
+	mi := &file_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +795,7 @@ func (x *Item) String() string {
 func (*Item) ProtoMessage() {}
 
 func (x *Item) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[6]
+	mi := &file_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +808,7 @@ func (x *Item) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Item.ProtoReflect.Descriptor instead.
 func (*Item) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Item) GetSource() isItem_Source {
@@ -686,6 +831,15 @@ func (x *Item) GetSecret() *SecretSource {
 	if x != nil {
 		if x, ok := x.Source.(*Item_Secret); ok {
 			return x.Secret
+		}
+	}
+	return nil
+}
+
+func (x *Item) GetMint() *MintSource {
+	if x != nil {
+		if x, ok := x.Source.(*Item_Mint); ok {
+			return x.Mint
 		}
 	}
 	return nil
@@ -726,9 +880,15 @@ type Item_Secret struct {
 	Secret *SecretSource `protobuf:"bytes,2,opt,name=secret,proto3,oneof"`
 }
 
+type Item_Mint struct {
+	Mint *MintSource `protobuf:"bytes,5,opt,name=mint,proto3,oneof"`
+}
+
 func (*Item_Credential) isItem_Source() {}
 
 func (*Item_Secret) isItem_Source() {}
+
+func (*Item_Mint) isItem_Source() {}
 
 type isItem_Target interface {
 	isItem_Target()
@@ -751,7 +911,7 @@ type CredentialSource struct {
 
 func (x *CredentialSource) Reset() {
 	*x = CredentialSource{}
-	mi := &file_record_v1_record_proto_msgTypes[7]
+	mi := &file_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +923,7 @@ func (x *CredentialSource) String() string {
 func (*CredentialSource) ProtoMessage() {}
 
 func (x *CredentialSource) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[7]
+	mi := &file_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +936,7 @@ func (x *CredentialSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CredentialSource.ProtoReflect.Descriptor instead.
 func (*CredentialSource) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CredentialSource) GetName() string {
@@ -806,7 +966,7 @@ type SecretSource struct {
 
 func (x *SecretSource) Reset() {
 	*x = SecretSource{}
-	mi := &file_record_v1_record_proto_msgTypes[8]
+	mi := &file_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +978,7 @@ func (x *SecretSource) String() string {
 func (*SecretSource) ProtoMessage() {}
 
 func (x *SecretSource) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[8]
+	mi := &file_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +991,7 @@ func (x *SecretSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretSource.ProtoReflect.Descriptor instead.
 func (*SecretSource) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SecretSource) GetStore() string {
@@ -862,6 +1022,67 @@ func (x *SecretSource) GetVersion() uint32 {
 	return 0
 }
 
+// MintSource names a token that is minted from a credential, and a field of it.
+type MintSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Credential    string                 `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	Token         *v1.TokenRequest       `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Field         string                 `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MintSource) Reset() {
+	*x = MintSource{}
+	mi := &file_record_v1_record_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MintSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MintSource) ProtoMessage() {}
+
+func (x *MintSource) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MintSource.ProtoReflect.Descriptor instead.
+func (*MintSource) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MintSource) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *MintSource) GetToken() *v1.TokenRequest {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *MintSource) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
 // File is a target on disk.
 type File struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -875,7 +1096,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_record_v1_record_proto_msgTypes[9]
+	mi := &file_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1108,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[9]
+	mi := &file_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1121,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *File) GetPath() string {
@@ -941,14 +1162,16 @@ type Usage struct {
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Declared: who declared it.
-	Principal     string `protobuf:"bytes,6,opt,name=principal,proto3" json:"principal,omitempty"`
+	Principal string `protobuf:"bytes,6,opt,name=principal,proto3" json:"principal,omitempty"`
+	// The number of credstore.v1.Usage.Type; 0 in records older than the field.
+	Type          uint32 `protobuf:"varint,7,opt,name=type,proto3" json:"type,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_record_v1_record_proto_msgTypes[10]
+	mi := &file_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -960,7 +1183,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[10]
+	mi := &file_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -973,7 +1196,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Usage) GetSource() uint32 {
@@ -1018,6 +1241,13 @@ func (x *Usage) GetPrincipal() string {
 	return ""
 }
 
+func (x *Usage) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
 // Token is the record of an API token.
 type Token struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -1040,7 +1270,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_record_v1_record_proto_msgTypes[11]
+	mi := &file_record_v1_record_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1282,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[11]
+	mi := &file_record_v1_record_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1295,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Token) GetUid() string {
@@ -1162,7 +1392,7 @@ type Value struct {
 
 func (x *Value) Reset() {
 	*x = Value{}
-	mi := &file_record_v1_record_proto_msgTypes[12]
+	mi := &file_record_v1_record_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1404,7 @@ func (x *Value) String() string {
 func (*Value) ProtoMessage() {}
 
 func (x *Value) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[12]
+	mi := &file_record_v1_record_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1417,7 @@ func (x *Value) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Value.ProtoReflect.Descriptor instead.
 func (*Value) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{12}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Value) GetStoreUid() string {
@@ -1253,6 +1483,121 @@ func (x *Value) GetStateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Minted is the last token that was minted for the injections that ask for the
+// same one.
+type Minted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	CredentialUid string                 `protobuf:"bytes,1,opt,name=credential_uid,json=credentialUid,proto3" json:"credential_uid,omitempty"`
+	// The version that it was minted from.
+	Version uint32           `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Request *v1.TokenRequest `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	// Absent when none was ever minted.
+	Token    *v1.Token              `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	MintTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=mint_time,json=mintTime,proto3" json:"mint_time,omitempty"`
+	// What the vendor answered last, when that was no token: see core.ValueState.
+	State     uint32                 `protobuf:"varint,6,opt,name=state,proto3" json:"state,omitempty"`
+	Message   string                 `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	StateTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=state_time,json=stateTime,proto3" json:"state_time,omitempty"`
+	// The ids of the versions that it was minted with: the credential's, and those
+	// of all that it refers to.
+	Login         string `protobuf:"bytes,9,opt,name=login,proto3" json:"login,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Minted) Reset() {
+	*x = Minted{}
+	mi := &file_record_v1_record_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Minted) String() string {
+	return "record.v1.Minted(redacted)"
+}
+
+func (*Minted) ProtoMessage() {}
+
+func (x *Minted) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Minted.ProtoReflect.Descriptor instead.
+func (*Minted) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Minted) GetCredentialUid() string {
+	if x != nil {
+		return x.CredentialUid
+	}
+	return ""
+}
+
+func (x *Minted) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Minted) GetRequest() *v1.TokenRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *Minted) GetToken() *v1.Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *Minted) GetMintTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MintTime
+	}
+	return nil
+}
+
+func (x *Minted) GetState() uint32 {
+	if x != nil {
+		return x.State
+	}
+	return 0
+}
+
+func (x *Minted) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Minted) GetStateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StateTime
+	}
+	return nil
+}
+
+func (x *Minted) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
 // Request remembers a mutation that carried a request_id.
 type Request struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1268,7 +1613,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_record_v1_record_proto_msgTypes[13]
+	mi := &file_record_v1_record_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1625,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[13]
+	mi := &file_record_v1_record_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1638,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{13}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Request) GetDigest() []byte {
@@ -1334,7 +1679,7 @@ type Credentials struct {
 
 func (x *Credentials) Reset() {
 	*x = Credentials{}
-	mi := &file_record_v1_record_proto_msgTypes[14]
+	mi := &file_record_v1_record_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1691,7 @@ func (x *Credentials) String() string {
 func (*Credentials) ProtoMessage() {}
 
 func (x *Credentials) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[14]
+	mi := &file_record_v1_record_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1704,7 @@ func (x *Credentials) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials.ProtoReflect.Descriptor instead.
 func (*Credentials) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{14}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Credentials) GetCredentials() []*Credentials_Named {
@@ -1380,7 +1725,7 @@ type VersionChange struct {
 
 func (x *VersionChange) Reset() {
 	*x = VersionChange{}
-	mi := &file_record_v1_record_proto_msgTypes[15]
+	mi := &file_record_v1_record_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1392,7 +1737,7 @@ func (x *VersionChange) String() string {
 func (*VersionChange) ProtoMessage() {}
 
 func (x *VersionChange) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[15]
+	mi := &file_record_v1_record_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1405,7 +1750,7 @@ func (x *VersionChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionChange.ProtoReflect.Descriptor instead.
 func (*VersionChange) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{15}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VersionChange) GetCredential() *Credential {
@@ -1433,7 +1778,7 @@ type Tomb struct {
 
 func (x *Tomb) Reset() {
 	*x = Tomb{}
-	mi := &file_record_v1_record_proto_msgTypes[16]
+	mi := &file_record_v1_record_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1790,7 @@ func (x *Tomb) String() string {
 func (*Tomb) ProtoMessage() {}
 
 func (x *Tomb) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[16]
+	mi := &file_record_v1_record_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,12 +1803,73 @@ func (x *Tomb) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tomb.ProtoReflect.Descriptor instead.
 func (*Tomb) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{16}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Tomb) GetUid() string {
 	if x != nil {
 		return x.Uid
+	}
+	return ""
+}
+
+// Check is one thing that was asked.
+type Verification_Check struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Passed        bool                   `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
+	Message       string                 `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Verification_Check) Reset() {
+	*x = Verification_Check{}
+	mi := &file_record_v1_record_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Verification_Check) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Verification_Check) ProtoMessage() {}
+
+func (x *Verification_Check) ProtoReflect() protoreflect.Message {
+	mi := &file_record_v1_record_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Verification_Check.ProtoReflect.Descriptor instead.
+func (*Verification_Check) Descriptor() ([]byte, []int) {
+	return file_record_v1_record_proto_rawDescGZIP(), []int{2, 1}
+}
+
+func (x *Verification_Check) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Verification_Check) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *Verification_Check) GetMessage() string {
+	if x != nil {
+		return x.Message
 	}
 	return ""
 }
@@ -1479,7 +1885,7 @@ type Credentials_Named struct {
 
 func (x *Credentials_Named) Reset() {
 	*x = Credentials_Named{}
-	mi := &file_record_v1_record_proto_msgTypes[26]
+	mi := &file_record_v1_record_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1897,7 @@ func (x *Credentials_Named) String() string {
 func (*Credentials_Named) ProtoMessage() {}
 
 func (x *Credentials_Named) ProtoReflect() protoreflect.Message {
-	mi := &file_record_v1_record_proto_msgTypes[26]
+	mi := &file_record_v1_record_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1910,7 @@ func (x *Credentials_Named) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credentials_Named.ProtoReflect.Descriptor instead.
 func (*Credentials_Named) Descriptor() ([]byte, []int) {
-	return file_record_v1_record_proto_rawDescGZIP(), []int{14, 0}
+	return file_record_v1_record_proto_rawDescGZIP(), []int{17, 0}
 }
 
 func (x *Credentials_Named) GetName() string {
@@ -1525,7 +1931,7 @@ var File_record_v1_record_proto protoreflect.FileDescriptor
 
 const file_record_v1_record_proto_rawDesc = "" +
 	"\n" +
-	"\x16record/v1/record.proto\x12\trecord.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n" +
+	"\x16record/v1/record.proto\x12\trecord.v1\x1a\x19credential/v1/token.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x02\n" +
 	"\aProject\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x126\n" +
@@ -1533,10 +1939,11 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x1a9\n" +
+	"updateTime\x12B\n" +
+	"\x0frotation_period\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x9a\x05\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x06\n" +
 	"\n" +
 	"Credential\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12\x12\n" +
@@ -1557,14 +1964,35 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12;\n" +
 	"\vrotate_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"rotateTime\x1a9\n" +
+	"rotateTime\x12B\n" +
+	"\x0frotation_period\x18\r \x01(\v2\x19.google.protobuf.DurationR\x0erotationPeriod\x12;\n" +
+	"\fverification\x18\x0e \x01(\v2\x17.record.v1.VerificationR\fverification\x12\x18\n" +
+	"\aageless\x18\x0f \x01(\bR\aageless\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xff\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe0\x03\n" +
+	"\fVerification\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\rR\x05state\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\tR\bidentity\x128\n" +
+	"\x05facts\x18\x03 \x03(\v2\".record.v1.Verification.FactsEntryR\x05facts\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x125\n" +
+	"\x06checks\x18\x05 \x03(\v2\x1d.record.v1.Verification.CheckR\x06checks\x12;\n" +
+	"\vverify_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifyTime\x123\n" +
+	"\alatency\x18\a \x01(\v2\x19.google.protobuf.DurationR\alatency\x12\x18\n" +
+	"\aversion\x18\b \x01(\rR\aversion\x1a8\n" +
+	"\n" +
+	"FactsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aM\n" +
+	"\x05Check\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\x99\x03\n" +
 	"\aVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\rR\x06number\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\rR\x05state\x123\n" +
@@ -1576,7 +2004,8 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"createTime\x12=\n" +
 	"\fdestroy_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vdestroyTime\x12;\n" +
 	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x1a8\n" +
+	"expireTime\x12\x18\n" +
+	"\aageless\x18\b \x01(\bR\aageless\x1a8\n" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1619,12 +2048,13 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc9\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf6\x01\n" +
 	"\x04Item\x12=\n" +
 	"\n" +
 	"credential\x18\x01 \x01(\v2\x1b.record.v1.CredentialSourceH\x00R\n" +
 	"credential\x121\n" +
-	"\x06secret\x18\x02 \x01(\v2\x17.record.v1.SecretSourceH\x00R\x06secret\x12%\n" +
+	"\x06secret\x18\x02 \x01(\v2\x17.record.v1.SecretSourceH\x00R\x06secret\x12+\n" +
+	"\x04mint\x18\x05 \x01(\v2\x15.record.v1.MintSourceH\x00R\x04mint\x12%\n" +
 	"\x04file\x18\x03 \x01(\v2\x0f.record.v1.FileH\x01R\x04file\x12\x14\n" +
 	"\x05group\x18\x04 \x01(\tR\x05groupB\b\n" +
 	"\x06sourceB\b\n" +
@@ -1636,14 +2066,21 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"\x05store\x18\x01 \x01(\tR\x05store\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
 	"\x03key\x18\x03 \x01(\tR\x03key\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\rR\aversion\"l\n" +
+	"\aversion\x18\x04 \x01(\rR\aversion\"u\n" +
+	"\n" +
+	"MintSource\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\tR\n" +
+	"credential\x121\n" +
+	"\x05token\x18\x02 \x01(\v2\x1b.credential.v1.TokenRequestR\x05token\x12\x14\n" +
+	"\x05field\x18\x03 \x01(\tR\x05field\"l\n" +
 	"\x04File\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\rR\x04mode\x12\x15\n" +
 	"\x03uid\x18\x03 \x01(\rH\x00R\x03uid\x88\x01\x01\x12\x15\n" +
 	"\x03gid\x18\x04 \x01(\rH\x01R\x03gid\x88\x01\x01B\x06\n" +
 	"\x04_uidB\x06\n" +
-	"\x04_gid\"\xdf\x01\n" +
+	"\x04_gid\"\xf3\x01\n" +
 	"\x05Usage\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\rR\x06source\x12\x12\n" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
@@ -1652,7 +2089,8 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"expireTime\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1c\n" +
-	"\tprincipal\x18\x06 \x01(\tR\tprincipal\"\xc9\x03\n" +
+	"\tprincipal\x18\x06 \x01(\tR\tprincipal\x12\x12\n" +
+	"\x04type\x18\a \x01(\rR\x04type\"\xc9\x03\n" +
 	"\x05Token\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x12\n" +
@@ -1687,7 +2125,18 @@ const file_record_v1_record_proto_rawDesc = "" +
 	"state_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x1a7\n" +
 	"\tDataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xe6\x02\n" +
+	"\x06Minted\x12%\n" +
+	"\x0ecredential_uid\x18\x01 \x01(\tR\rcredentialUid\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\x125\n" +
+	"\arequest\x18\x03 \x01(\v2\x1b.credential.v1.TokenRequestR\arequest\x12*\n" +
+	"\x05token\x18\x04 \x01(\v2\x14.credential.v1.TokenR\x05token\x127\n" +
+	"\tmint_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bmintTime\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\rR\x05state\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\x129\n" +
+	"\n" +
+	"state_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstateTime\x12\x14\n" +
+	"\x05login\x18\t \x01(\tR\x05login\"\x81\x01\n" +
 	"\aRequest\x12\x16\n" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
@@ -1720,83 +2169,103 @@ func file_record_v1_record_proto_rawDescGZIP() []byte {
 	return file_record_v1_record_proto_rawDescData
 }
 
-var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_record_v1_record_proto_goTypes = []any{
 	(*Project)(nil),               // 0: record.v1.Project
 	(*Credential)(nil),            // 1: record.v1.Credential
-	(*Version)(nil),               // 2: record.v1.Version
-	(*SecretStore)(nil),           // 3: record.v1.SecretStore
-	(*VaultProvider)(nil),         // 4: record.v1.VaultProvider
-	(*Injection)(nil),             // 5: record.v1.Injection
-	(*Item)(nil),                  // 6: record.v1.Item
-	(*CredentialSource)(nil),      // 7: record.v1.CredentialSource
-	(*SecretSource)(nil),          // 8: record.v1.SecretSource
-	(*File)(nil),                  // 9: record.v1.File
-	(*Usage)(nil),                 // 10: record.v1.Usage
-	(*Token)(nil),                 // 11: record.v1.Token
-	(*Value)(nil),                 // 12: record.v1.Value
-	(*Request)(nil),               // 13: record.v1.Request
-	(*Credentials)(nil),           // 14: record.v1.Credentials
-	(*VersionChange)(nil),         // 15: record.v1.VersionChange
-	(*Tomb)(nil),                  // 16: record.v1.Tomb
-	nil,                           // 17: record.v1.Project.LabelsEntry
-	nil,                           // 18: record.v1.Credential.LabelsEntry
-	nil,                           // 19: record.v1.Credential.FactsEntry
-	nil,                           // 20: record.v1.Version.FactsEntry
-	nil,                           // 21: record.v1.SecretStore.LabelsEntry
-	nil,                           // 22: record.v1.Injection.LabelsEntry
-	nil,                           // 23: record.v1.Injection.SelectorEntry
-	nil,                           // 24: record.v1.Token.AttributesEntry
-	nil,                           // 25: record.v1.Value.DataEntry
-	(*Credentials_Named)(nil),     // 26: record.v1.Credentials.Named
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*Verification)(nil),          // 2: record.v1.Verification
+	(*Version)(nil),               // 3: record.v1.Version
+	(*SecretStore)(nil),           // 4: record.v1.SecretStore
+	(*VaultProvider)(nil),         // 5: record.v1.VaultProvider
+	(*Injection)(nil),             // 6: record.v1.Injection
+	(*Item)(nil),                  // 7: record.v1.Item
+	(*CredentialSource)(nil),      // 8: record.v1.CredentialSource
+	(*SecretSource)(nil),          // 9: record.v1.SecretSource
+	(*MintSource)(nil),            // 10: record.v1.MintSource
+	(*File)(nil),                  // 11: record.v1.File
+	(*Usage)(nil),                 // 12: record.v1.Usage
+	(*Token)(nil),                 // 13: record.v1.Token
+	(*Value)(nil),                 // 14: record.v1.Value
+	(*Minted)(nil),                // 15: record.v1.Minted
+	(*Request)(nil),               // 16: record.v1.Request
+	(*Credentials)(nil),           // 17: record.v1.Credentials
+	(*VersionChange)(nil),         // 18: record.v1.VersionChange
+	(*Tomb)(nil),                  // 19: record.v1.Tomb
+	nil,                           // 20: record.v1.Project.LabelsEntry
+	nil,                           // 21: record.v1.Credential.LabelsEntry
+	nil,                           // 22: record.v1.Credential.FactsEntry
+	nil,                           // 23: record.v1.Verification.FactsEntry
+	(*Verification_Check)(nil),    // 24: record.v1.Verification.Check
+	nil,                           // 25: record.v1.Version.FactsEntry
+	nil,                           // 26: record.v1.SecretStore.LabelsEntry
+	nil,                           // 27: record.v1.Injection.LabelsEntry
+	nil,                           // 28: record.v1.Injection.SelectorEntry
+	nil,                           // 29: record.v1.Token.AttributesEntry
+	nil,                           // 30: record.v1.Value.DataEntry
+	(*Credentials_Named)(nil),     // 31: record.v1.Credentials.Named
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*v1.TokenRequest)(nil),       // 34: credential.v1.TokenRequest
+	(*v1.Token)(nil),              // 35: credential.v1.Token
 }
 var file_record_v1_record_proto_depIdxs = []int32{
-	17, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
-	27, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
-	27, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
-	18, // 3: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
-	19, // 4: record.v1.Credential.facts:type_name -> record.v1.Credential.FactsEntry
-	27, // 5: record.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 6: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	27, // 7: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
-	27, // 8: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
-	20, // 9: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
-	27, // 10: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
-	27, // 11: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
-	27, // 12: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 13: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
-	4,  // 14: record.v1.SecretStore.vault:type_name -> record.v1.VaultProvider
-	28, // 15: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
-	27, // 16: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
-	27, // 17: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
-	22, // 18: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
-	23, // 19: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
-	6,  // 20: record.v1.Injection.items:type_name -> record.v1.Item
-	27, // 21: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
-	27, // 22: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
-	7,  // 23: record.v1.Item.credential:type_name -> record.v1.CredentialSource
-	8,  // 24: record.v1.Item.secret:type_name -> record.v1.SecretSource
-	9,  // 25: record.v1.Item.file:type_name -> record.v1.File
-	27, // 26: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 27: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
-	24, // 28: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
-	27, // 29: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 30: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
-	25, // 31: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
-	27, // 32: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
-	27, // 33: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
-	27, // 34: record.v1.Request.time:type_name -> google.protobuf.Timestamp
-	26, // 35: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
-	1,  // 36: record.v1.VersionChange.credential:type_name -> record.v1.Credential
-	2,  // 37: record.v1.VersionChange.version:type_name -> record.v1.Version
-	1,  // 38: record.v1.Credentials.Named.credential:type_name -> record.v1.Credential
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	20, // 0: record.v1.Project.labels:type_name -> record.v1.Project.LabelsEntry
+	32, // 1: record.v1.Project.create_time:type_name -> google.protobuf.Timestamp
+	32, // 2: record.v1.Project.update_time:type_name -> google.protobuf.Timestamp
+	33, // 3: record.v1.Project.rotation_period:type_name -> google.protobuf.Duration
+	21, // 4: record.v1.Credential.labels:type_name -> record.v1.Credential.LabelsEntry
+	22, // 5: record.v1.Credential.facts:type_name -> record.v1.Credential.FactsEntry
+	32, // 6: record.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 7: record.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	32, // 8: record.v1.Credential.update_time:type_name -> google.protobuf.Timestamp
+	32, // 9: record.v1.Credential.rotate_time:type_name -> google.protobuf.Timestamp
+	33, // 10: record.v1.Credential.rotation_period:type_name -> google.protobuf.Duration
+	2,  // 11: record.v1.Credential.verification:type_name -> record.v1.Verification
+	23, // 12: record.v1.Verification.facts:type_name -> record.v1.Verification.FactsEntry
+	24, // 13: record.v1.Verification.checks:type_name -> record.v1.Verification.Check
+	32, // 14: record.v1.Verification.verify_time:type_name -> google.protobuf.Timestamp
+	33, // 15: record.v1.Verification.latency:type_name -> google.protobuf.Duration
+	25, // 16: record.v1.Version.facts:type_name -> record.v1.Version.FactsEntry
+	32, // 17: record.v1.Version.create_time:type_name -> google.protobuf.Timestamp
+	32, // 18: record.v1.Version.destroy_time:type_name -> google.protobuf.Timestamp
+	32, // 19: record.v1.Version.expire_time:type_name -> google.protobuf.Timestamp
+	26, // 20: record.v1.SecretStore.labels:type_name -> record.v1.SecretStore.LabelsEntry
+	5,  // 21: record.v1.SecretStore.vault:type_name -> record.v1.VaultProvider
+	33, // 22: record.v1.SecretStore.poll_interval:type_name -> google.protobuf.Duration
+	32, // 23: record.v1.SecretStore.create_time:type_name -> google.protobuf.Timestamp
+	32, // 24: record.v1.SecretStore.update_time:type_name -> google.protobuf.Timestamp
+	27, // 25: record.v1.Injection.labels:type_name -> record.v1.Injection.LabelsEntry
+	28, // 26: record.v1.Injection.selector:type_name -> record.v1.Injection.SelectorEntry
+	7,  // 27: record.v1.Injection.items:type_name -> record.v1.Item
+	32, // 28: record.v1.Injection.create_time:type_name -> google.protobuf.Timestamp
+	32, // 29: record.v1.Injection.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 30: record.v1.Item.credential:type_name -> record.v1.CredentialSource
+	9,  // 31: record.v1.Item.secret:type_name -> record.v1.SecretSource
+	10, // 32: record.v1.Item.mint:type_name -> record.v1.MintSource
+	11, // 33: record.v1.Item.file:type_name -> record.v1.File
+	34, // 34: record.v1.MintSource.token:type_name -> credential.v1.TokenRequest
+	32, // 35: record.v1.Usage.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 36: record.v1.Usage.create_time:type_name -> google.protobuf.Timestamp
+	29, // 37: record.v1.Token.attributes:type_name -> record.v1.Token.AttributesEntry
+	32, // 38: record.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 39: record.v1.Token.create_time:type_name -> google.protobuf.Timestamp
+	30, // 40: record.v1.Value.data:type_name -> record.v1.Value.DataEntry
+	32, // 41: record.v1.Value.fetch_time:type_name -> google.protobuf.Timestamp
+	32, // 42: record.v1.Value.state_time:type_name -> google.protobuf.Timestamp
+	34, // 43: record.v1.Minted.request:type_name -> credential.v1.TokenRequest
+	35, // 44: record.v1.Minted.token:type_name -> credential.v1.Token
+	32, // 45: record.v1.Minted.mint_time:type_name -> google.protobuf.Timestamp
+	32, // 46: record.v1.Minted.state_time:type_name -> google.protobuf.Timestamp
+	32, // 47: record.v1.Request.time:type_name -> google.protobuf.Timestamp
+	31, // 48: record.v1.Credentials.credentials:type_name -> record.v1.Credentials.Named
+	1,  // 49: record.v1.VersionChange.credential:type_name -> record.v1.Credential
+	3,  // 50: record.v1.VersionChange.version:type_name -> record.v1.Version
+	1,  // 51: record.v1.Credentials.Named.credential:type_name -> record.v1.Credential
+	52, // [52:52] is the sub-list for method output_type
+	52, // [52:52] is the sub-list for method input_type
+	52, // [52:52] is the sub-list for extension type_name
+	52, // [52:52] is the sub-list for extension extendee
+	0,  // [0:52] is the sub-list for field type_name
 }
 
 func init() { file_record_v1_record_proto_init() }
@@ -1804,22 +2273,23 @@ func file_record_v1_record_proto_init() {
 	if File_record_v1_record_proto != nil {
 		return
 	}
-	file_record_v1_record_proto_msgTypes[3].OneofWrappers = []any{
+	file_record_v1_record_proto_msgTypes[4].OneofWrappers = []any{
 		(*SecretStore_Vault)(nil),
 	}
-	file_record_v1_record_proto_msgTypes[6].OneofWrappers = []any{
+	file_record_v1_record_proto_msgTypes[7].OneofWrappers = []any{
 		(*Item_Credential)(nil),
 		(*Item_Secret)(nil),
+		(*Item_Mint)(nil),
 		(*Item_File)(nil),
 	}
-	file_record_v1_record_proto_msgTypes[9].OneofWrappers = []any{}
+	file_record_v1_record_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_record_v1_record_proto_rawDesc), len(file_record_v1_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -38,3 +38,18 @@ func (x *Value) LogValue() slog.Value { return slog.StringValue(x.String()) }
 // MarshalJSON returns what String does, as a JSON string: encoding/json is for
 // logs and debugging; protojson is the way to the message's JSON.
 func (x *Value) MarshalJSON() ([]byte, error) { return []byte("\"record.v1.Value(redacted)\""), nil }
+
+// Format writes what String returns, whatever the verb.
+func (x *Minted) Format(s fmt.State, _ rune) {
+	_, _ = io.WriteString(s, x.String())
+}
+
+// GoString returns what String does.
+func (x *Minted) GoString() string { return x.String() }
+
+// LogValue returns what String does.
+func (x *Minted) LogValue() slog.Value { return slog.StringValue(x.String()) }
+
+// MarshalJSON returns what String does, as a JSON string: encoding/json is for
+// logs and debugging; protojson is the way to the message's JSON.
+func (x *Minted) MarshalJSON() ([]byte, error) { return []byte("\"record.v1.Minted(redacted)\""), nil }

@@ -5,6 +5,8 @@ package vaulttest
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,13 +24,17 @@ import (
 // Program is the environment variable that names the server's program.
 const Program = "CREDSTORE_VAULT_SERVER"
 
-// Server is a Vault with a key-value engine of version 2 at secret/ and AppRole
-// logins. Its methods fail the test when the server does not do as told.
+// Server is a Vault with a key-value engine of version 2 at secret/ and the logins
+// that test/vaultserver names. Its methods fail the test when the server does not
+// do as told.
 type Server struct {
 	// Address and RootToken stay the same across Stop and Start.
 	Address   string
 	RootToken string
+	// CAPEM is the certificate to trust, empty without TLS.
+	CAPEM string
 
+	tls     bool
 	data    string
 	command *exec.Cmd
 	stdin   io.Closer
@@ -37,7 +43,18 @@ type Server struct {
 // New starts a server that ends with the test.
 func New(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{data: t.TempDir()}
+	return start(t, &Server{})
+}
+
+// NewTLS starts a server that speaks TLS, and that logins by certificate need.
+func NewTLS(t testing.TB) *Server {
+	t.Helper()
+	return start(t, &Server{tls: true})
+}
+
+func start(t testing.TB, s *Server) *Server {
+	t.Helper()
+	s.data = t.TempDir()
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	return s
@@ -52,9 +69,9 @@ func (s *Server) Start(t testing.TB) {
 	}
 	listen := "127.0.0.1:0"
 	if s.Address != "" {
-		listen = strings.TrimPrefix(s.Address, "http://")
+		_, listen, _ = strings.Cut(s.Address, "://")
 	}
-	c := exec.Command(program, "-listen", listen, "-data", s.data, "-until-eof") //nolint:gosec // who runs the tests names the program
+	c := exec.Command(program, "-listen", listen, "-data", s.data, "-until-eof", fmt.Sprintf("-tls=%t", s.tls)) //nolint:gosec // who runs the tests names the program
 	c.Stderr = os.Stderr
 	stdin, err := c.StdinPipe()
 	if err != nil {
@@ -67,12 +84,12 @@ func (s *Server) Start(t testing.TB) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var ready struct{ Address, RootToken string }
+	var ready struct{ Address, RootToken, CAPEM string }
 	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
 		_ = c.Process.Kill()
 		t.Fatalf("the Vault server did not start: %v, %v", err, c.Wait())
 	}
-	s.Address, s.RootToken, s.command, s.stdin = ready.Address, ready.RootToken, c, stdin
+	s.Address, s.RootToken, s.CAPEM, s.command, s.stdin = ready.Address, ready.RootToken, ready.CAPEM, c, stdin
 }
 
 // Stop ends the server; its data stays. A second call does nothing.
@@ -104,6 +121,11 @@ func (s *Server) Call(t testing.TB, token, method, path string, body any) (int, 
 	req.Header.Set("X-Vault-Token", token)
 	// Connections of its own: none is left when the test ends.
 	transport := &http.Transport{DisableKeepAlives: true}
+	if s.tls {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM([]byte(s.CAPEM))
+		transport.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
 	resp, err := (&http.Client{Transport: transport, Timeout: 30 * time.Second}).Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +151,12 @@ func (s *Server) must(t testing.TB, method, path string, body any) map[string]an
 		t.Fatalf("%s %s: %d %v", method, path, status, out["errors"])
 	}
 	return out
+}
+
+// Write sets up a part of the server as root: "auth/userpass/users/alice".
+func (s *Server) Write(t testing.TB, path string, body map[string]any) {
+	t.Helper()
+	s.must(t, http.MethodPost, "/v1/"+path, body)
 }
 
 func field[T any](t testing.TB, m map[string]any, path ...string) T {
@@ -213,7 +241,13 @@ func (s *Server) Accessors(t testing.TB) []string {
 // EndLogins revokes all tokens that AppRole logins were given.
 func (s *Server) EndLogins(t testing.TB) {
 	t.Helper()
-	s.must(t, http.MethodPut, "/v1/sys/leases/revoke-prefix/auth/approle/login", map[string]any{})
+	s.EndLoginsOf(t, "approle")
+}
+
+// EndLoginsOf revokes all tokens that the logins of a method were given.
+func (s *Server) EndLoginsOf(t testing.TB, mount string) {
+	t.Helper()
+	s.must(t, http.MethodPut, "/v1/sys/leases/revoke-prefix/auth/"+mount+"/login", map[string]any{})
 }
 
 // Seal makes the server refuse everything until Unseal.

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/credstore/credstore/gen/openapi"
+	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/services/credstore/internal/audit"
 	"github.com/credstore/credstore/services/credstore/internal/authn"
 	"github.com/credstore/credstore/services/credstore/internal/authz"
@@ -27,6 +28,7 @@ import (
 	"github.com/credstore/credstore/services/credstore/internal/core"
 	"github.com/credstore/credstore/services/credstore/internal/gateway"
 	"github.com/credstore/credstore/services/credstore/internal/grpcapi"
+	"github.com/credstore/credstore/services/credstore/internal/issuer"
 )
 
 // drainTime is how long calls and streams get to end when the server stops.
@@ -55,6 +57,10 @@ type ServerConfig struct {
 	Insecure bool
 	// AllowTargets are the private networks that external stores may be in.
 	AllowTargets []netip.Prefix
+	// Vendors says where the vendors of credentials are asked.
+	Vendors VendorConfig
+	// Ambient says which kinds of credentials act as the server itself, and where.
+	Ambient Ambient
 	// AuditLog is the audit log's file; empty means the data folder's.
 	AuditLog string
 	// AuditSync waits for the disk after every line of it.
@@ -70,6 +76,8 @@ type Server struct {
 	state   *state
 	store   *core.Store
 	broker  *broker.Broker
+	issuer  *issuer.Issuer
+	outside reached
 	audit   *audit.Log
 	metrics *prometheus.Registry
 
@@ -86,7 +94,7 @@ type Server struct {
 }
 
 // OpenServer opens everything in order: certificates, storage and keys, audit
-// log, broker, domain, servers, listeners. What it opened is closed again when
+// log, broker, issuer, domain, servers, listeners. What it opened is closed again when
 // a later step fails.
 func OpenServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if cfg.Logger == nil {
@@ -120,16 +128,28 @@ func OpenServer(ctx context.Context, cfg ServerConfig) (_ *Server, err error) {
 	if s.audit, err = audit.Open(auditPath, audit.Options{Sync: cfg.AuditSync}); err != nil {
 		return nil, fmt.Errorf("open the audit log: %w", err)
 	}
-	if s.broker, err = broker.New(broker.Config{
-		Open: providers(cfg.AllowTargets), Logger: s.log, Metrics: s.metrics,
-	}); err != nil {
+	if s.outside, err = reach(provider.Egress{Allow: cfg.AllowTargets}, cfg.Vendors); err != nil {
+		return nil, err
+	}
+	if s.broker, err = broker.New(broker.Config{Open: s.outside.stores, Logger: s.log, Metrics: s.metrics}); err != nil {
+		return nil, err
+	}
+	if s.issuer, err = issuer.New(issuer.Config{Vendors: s.outside.vendors, Logger: s.log, Metrics: s.metrics}); err != nil {
+		return nil, err
+	}
+	ready, err := cfg.Ambient.readyMade()
+	if err != nil {
 		return nil, err
 	}
 	if s.store, err = core.New(ctx, core.Config{
 		Storage: s.state.storage, Sealer: s.state.sealer, Derive: s.state.sealer.Derive,
-		Authorizer: authz.New(), Auditor: s.audit, Brokerage: s.broker, Logger: s.log,
+		Authorizer: authz.New(), Auditor: s.audit, Brokerage: s.broker, Issuer: s.issuer,
+		Bound: cfg.Ambient.allows, ReadyMade: ready, Logger: s.log,
 	}); err != nil {
 		return nil, fmt.Errorf("load the store: %w", err)
+	}
+	if err := s.metrics.Register(ages(s.store.Ages)); err != nil {
+		return nil, err
 	}
 	if err := s.openServers(ctx); err != nil {
 		return nil, err
@@ -257,9 +277,10 @@ func (s *Server) Run(ctx context.Context) error {
 	// The domain outlives the servers: what they still answer needs it.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
-	domain, servers := make(chan error, 2), make(chan error, 3)
+	domain, servers := make(chan error, 3), make(chan error, 3)
 	go func() { domain <- s.store.Run(inner) }()
 	go func() { domain <- s.broker.Run(inner, s.store) }()
+	go func() { domain <- s.issuer.Run(inner, s.store) }()
 	go func() { servers <- s.grpc.Serve(s.grpcLis) }()
 	go func() { servers <- s.serveREST() }()
 	started := 2
@@ -270,7 +291,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("serving", "grpc", s.GRPCAddr(), "rest", s.URL())
 
 	var err error
-	left := 2 // of the domain
+	left := 3 // of the domain
 	select {
 	case <-ctx.Done():
 	case err = <-servers:
@@ -327,6 +348,12 @@ func (s *Server) close() error {
 	}
 	if s.grpc != nil {
 		s.grpc.Stop(0)
+	}
+	if s.issuer != nil {
+		s.issuer.Close()
+	}
+	if s.outside.close != nil {
+		s.outside.close()
 	}
 	if s.audit != nil {
 		errs = append(errs, s.audit.Close())

@@ -47,6 +47,13 @@ func TestGoldenLines(t *testing.T) {
 			},
 			`{"time":"2026-01-02T01:04:05.00000006Z","principal":"system","permission":"credentials.watch","allowed":true,"payloads":["a/versions/1","b/versions/2"],"subscriptions":["watch-1","watch-2"],"revision":"18446744073709551615"}`,
 		},
+		"mint": {
+			core.AuditEntry{
+				Time: moment, Principal: "projects/default/tokens/web", Permission: core.CredentialsMint, Resource: "projects/default/credentials/role", Allowed: true,
+				Payloads: []string{"a/versions/1"}, Minted: "projects/default/credentials/role/versions/3 awsAssumeRole",
+			},
+			`{"time":"2026-01-02T01:04:05.00000006Z","principal":"projects/default/tokens/web","permission":"credentials.mint","resource":"projects/default/credentials/role","allowed":true,"payloads":["a/versions/1"],"minted":"projects/default/credentials/role/versions/3 awsAssumeRole"}`,
+		},
 		"denial": {
 			core.AuditEntry{Time: moment, Permission: core.TokensCreate, Resource: "projects/default", Reason: `no "tokens.create"`},
 			`{"time":"2026-01-02T01:04:05.00000006Z","permission":"tokens.create","resource":"projects/default","allowed":false,"reason":"no \"tokens.create\""}`,
@@ -75,7 +82,7 @@ func FuzzLine(f *testing.F) {
 	f.Add("a\nb\"\\\x00\x7f\u2028", "\xff\xfe\u0085")
 	f.Fuzz(func(t *testing.T, resource, reason string) {
 		var b bytes.Buffer
-		e := core.AuditEntry{Time: moment, Resource: resource, Reason: reason, Payloads: []string{resource, reason}}
+		e := core.AuditEntry{Time: moment, Resource: resource, Reason: reason, Payloads: []string{resource, reason}, Minted: resource}
 		if err := audit.New(&b, audit.Options{}).Record(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +94,7 @@ func FuzzLine(f *testing.F) {
 			Resource, Reason string
 			Allowed          bool
 			Payloads         []string
+			Minted           string
 		}
 		d := json.NewDecoder(&b)
 		d.DisallowUnknownFields()

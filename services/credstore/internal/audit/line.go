@@ -23,6 +23,7 @@ func appendLine(b []byte, e *core.AuditEntry) []byte {
 	b = append(b, `,"allowed":`...)
 	b = strconv.AppendBool(b, e.Allowed)
 	b = appendList(b, "payloads", e.Payloads)
+	b = appendMember(b, "minted", e.Minted)
 	b = appendList(b, "subscriptions", e.Subscriptions)
 	if e.Revision != 0 {
 		// A string, as in the JSON of the REST side.

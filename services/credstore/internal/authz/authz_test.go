@@ -40,6 +40,7 @@ const matrix = `
 projects.create       a - - -
 projects.get          p p p -
 projects.list         s s s -
+projects.update       p - - -
 projects.delete       a - - -
 tokens.create         p - - -
 tokens.get            p - - -
@@ -53,6 +54,8 @@ credentials.delete    p p - -
 credentials.use       p p - -
 credentials.access    p - - n
 credentials.watch     p p p n
+credentials.verify    p p - -
+credentials.mint      p - - n
 usages.list           p p p -
 usages.declare        p p - n
 secretStores.create   p p - -
@@ -162,7 +165,7 @@ func TestWorkloadIsAskedByName(t *testing.T) {
 	roles := authz.New()
 	p := principal(core.Workload, false)
 	p.Credentials = append(p.Credentials, resourcename.Credential{})
-	for _, permission := range []core.Permission{core.CredentialsWatch, core.CredentialsAccess, core.CredentialsGet, core.UsagesDeclare} {
+	for _, permission := range []core.Permission{core.CredentialsWatch, core.CredentialsAccess, core.CredentialsGet, core.CredentialsMint, core.UsagesDeclare} {
 		a := core.Access{Principal: p, Permission: permission, Project: home, ProjectUID: "uid-home", Resource: home.String()}
 		if roles.Authorize(a) == nil {
 			t.Errorf("%s granted for the whole project", permission)

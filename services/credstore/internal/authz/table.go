@@ -33,6 +33,7 @@ func table() []row {
 		{core.ProjectsCreate, everywhere, no, no, no},
 		{core.ProjectsGet, project, project, project, no},
 		{core.ProjectsList, server, server, server, no},
+		{core.ProjectsUpdate, project, no, no, no},
 		{core.ProjectsDelete, everywhere, no, no, no},
 
 		{core.TokensCreate, project, no, no, no},
@@ -48,6 +49,8 @@ func table() []row {
 		{core.CredentialsUse, project, project, no, no},
 		{core.CredentialsAccess, project, no, no, named},
 		{core.CredentialsWatch, project, project, project, named},
+		{core.CredentialsVerify, project, project, no, no},
+		{core.CredentialsMint, project, no, no, named},
 
 		{core.UsagesList, project, project, project, no},
 		{core.UsagesDeclare, project, project, no, named},

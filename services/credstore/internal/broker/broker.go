@@ -18,12 +18,12 @@ import (
 
 // Opener logs in to a secret store. Its error is a *provider.Error or the
 // context's.
-type Opener func(ctx context.Context, store *core.SecretStore, payload credential.Payload) (provider.Session, error)
+type Opener func(ctx context.Context, store *core.SecretStore, login credential.Login) (provider.Session, error)
 
 // Store is what a Broker uses of the domain's store.
 type Store interface {
 	Wanted() ([]core.Wanted, <-chan struct{})
-	StoreLogin(context.Context, resourcename.SecretStore) (*core.SecretStore, uint32, credential.Payload, error)
+	StoreLogin(context.Context, resourcename.SecretStore) (*core.SecretStore, credential.Login, error)
 	PutValue(context.Context, core.Locator, core.ValueUpdate) (changed bool, err error)
 }
 
@@ -113,10 +113,10 @@ func (b *Broker) Refresh(ctx context.Context, name resourcename.SecretStore) (co
 }
 
 // Test implements core.Brokerage, with a session of its own.
-func (b *Broker) Test(ctx context.Context, store *core.SecretStore, payload credential.Payload) (core.TestResult, error) {
+func (b *Broker) Test(ctx context.Context, store *core.SecretStore, login credential.Login) (core.TestResult, error) {
 	start := time.Now()
 	client := provider.NewClient(func(ctx context.Context) (provider.Session, error) {
-		return b.open(ctx, store, payload)
+		return b.open(ctx, store, login)
 	}, provider.Policy{Provider: providerOf(store), Attempts: 1, Metrics: b.calls, Random: b.cfg.Random})
 	identity, err := client.Identify(ctx)
 	result := core.TestResult{OK: err == nil, Identity: identity, Latency: time.Since(start)}
@@ -136,13 +136,13 @@ func (b *Broker) Test(ctx context.Context, store *core.SecretStore, payload cred
 }
 
 // open logs in with the vendor's code.
-func (b *Broker) open(ctx context.Context, store *core.SecretStore, payload credential.Payload) (provider.Session, error) {
+func (b *Broker) open(ctx context.Context, store *core.SecretStore, login credential.Login) (provider.Session, error) {
 	name := providerOf(store)
 	open, ok := b.cfg.Open[name]
 	if !ok {
 		return nil, &provider.Error{Kind: provider.ErrRefused, Op: "login", Text: fmt.Sprintf("this server has no provider %q", name)}
 	}
-	return open(ctx, store, payload)
+	return open(ctx, store, login)
 }
 
 // providerOf returns the provider's name in the contract.

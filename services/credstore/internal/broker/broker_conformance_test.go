@@ -61,8 +61,8 @@ func newBroker(t *testing.T) *broker.Broker {
 	t.Helper()
 	loopback := provider.Egress{Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
 	b, err := broker.New(broker.Config{Open: map[string]broker.Opener{
-		"vault": func(ctx context.Context, st *core.SecretStore, p credential.Payload) (provider.Session, error) {
-			s, err := vault.Open(ctx, vault.Config{Address: st.Vault.Address, Mount: st.Vault.Mount, Egress: loopback}, p)
+		"vault": func(ctx context.Context, st *core.SecretStore, login credential.Login) (provider.Session, error) {
+			s, err := vault.Open(ctx, vault.Config{Address: st.Vault.Address, Mount: st.Vault.Mount, Egress: loopback}, login)
 			if err != nil {
 				return nil, err
 			}

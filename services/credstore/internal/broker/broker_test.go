@@ -730,25 +730,25 @@ func TestTest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.run()
-		store, _, payload, err := r.StoreLogin(t.Context(), storeName("a"))
+		store, login, err := r.StoreLogin(t.Context(), storeName("a"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		result, err := r.broker.Test(t.Context(), store, payload)
+		result, err := r.broker.Test(t.Context(), store, login)
 		if want := (core.TestResult{OK: true, Identity: "session 1"}); err != nil || result != want {
 			t.Errorf("Test: %+v, %v; want %+v", result, err, want)
 		}
 		r.external.SetLogin(firstLogin, false)
-		result, err = r.broker.Test(t.Context(), store, payload)
+		result, err = r.broker.Test(t.Context(), store, login)
 		if want := (core.TestResult{Message: "login: refused: 400 unknown login"}); err != nil || result != want {
 			t.Errorf("Test: %+v, %v; want %+v", result, err, want)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := r.broker.Test(ctx, store, payload); !errors.Is(err, context.Canceled) {
+		if _, err := r.broker.Test(ctx, store, login); !errors.Is(err, context.Canceled) {
 			t.Errorf("Test of a caller who is gone: %v", err)
 		}
-		if _, err := r.broker.Test(t.Context(), &core.SecretStore{Name: storeName("a")}, credential.Payload{}); err != nil {
+		if _, err := r.broker.Test(t.Context(), &core.SecretStore{Name: storeName("a")}, credential.Login{}); err != nil {
 			t.Errorf("Test without provider: %v", err)
 		}
 		if n := r.external.Tokens(); n != 0 {

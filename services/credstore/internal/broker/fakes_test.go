@@ -49,17 +49,17 @@ func (d *domain) Wanted() ([]core.Wanted, <-chan struct{}) {
 	return d.wanted, d.changed
 }
 
-func (d *domain) StoreLogin(_ context.Context, name resourcename.SecretStore) (*core.SecretStore, uint32, credential.Payload, error) {
+func (d *domain) StoreLogin(_ context.Context, name resourcename.SecretStore) (*core.SecretStore, credential.Login, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.opened++
 	if d.loginEr != nil {
-		return nil, 0, credential.Payload{}, d.loginEr
+		return nil, credential.Login{}, d.loginEr
 	}
 	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
 		Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: d.logins[name]}},
 	}})
-	return &core.SecretStore{Name: name, Vault: &core.VaultProvider{}}, 1, p, err
+	return &core.SecretStore{Name: name, Vault: &core.VaultProvider{}}, credential.Login{Name: "projects/p/credentials/c", ID: d.logins[name], Payload: p}, err
 }
 
 func (d *domain) PutValue(_ context.Context, l core.Locator, u core.ValueUpdate) (bool, error) {
@@ -150,8 +150,8 @@ func newRig(t *testing.T) *rig {
 	r := &rig{domain: newDomain(), t: t, external: providertest.NewStore(firstLogin), log: &bytes.Buffer{}}
 	r.logins[storeName("a")], r.logins[storeName("b")] = firstLogin, firstLogin
 	r.cfg = Config{
-		Open: map[string]Opener{"vault": func(ctx context.Context, _ *core.SecretStore, p credential.Payload) (provider.Session, error) {
-			return r.external.Open(ctx, p.Message().GetVault().GetToken())
+		Open: map[string]Opener{"vault": func(ctx context.Context, _ *core.SecretStore, login credential.Login) (provider.Session, error) {
+			return r.external.Open(ctx, login.Payload.Message().GetVault().GetToken())
 		}},
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Random: func() float64 { return r.random },

@@ -236,11 +236,11 @@ func (l *loop) loginFor(ctx context.Context, w core.Wanted) *login {
 	return g
 }
 
-// logIn opens a session with the payload that is current now.
+// logIn opens a session with what is current now.
 func (l *loop) logIn(ctx context.Context, name resourcename.SecretStore) (provider.Session, error) {
-	store, _, payload, err := l.store.StoreLogin(ctx, name)
+	store, login, err := l.store.StoreLogin(ctx, name)
 	if err == nil {
-		return l.b.open(ctx, store, payload)
+		return l.b.open(ctx, store, login)
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

@@ -99,6 +99,7 @@ func newRoot(s Streams) *cobra.Command {
 	}
 	for _, cmd := range []*cobra.Command{
 		newCredential(c), newStore(c), newInjection(c), newUsage(c), newWatch(c), newToken(c), newProject(c),
+		newMint(c), newKubeToken(c), newDockerCredential(c),
 	} {
 		cmd.GroupID = "client"
 		root.AddCommand(cmd)

@@ -19,7 +19,7 @@ func newCredential(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "credential", Aliases: []string{"credentials", "cred"}, Short: "Create, read, change and delete credentials"}
 	cmd.AddCommand(
 		credentialCreate(c), credentialGet(c), credentialList(c), credentialUpdate(c), credentialDelete(c), credentialAccess(c),
-		credentialVersions(c),
+		credentialVersions(c), credentialVerify(c),
 		versionCommand(c, "activate", "Make a version the active one"),
 		versionCommand(c, "disable", "Make a version's payload inaccessible"),
 		versionCommand(c, "enable", "Undo a disable"),
@@ -29,11 +29,11 @@ func newCredential(c *connection) *cobra.Command {
 }
 
 func credentialTable(cs ...*credstorev1.Credential) table {
-	t := table{header: []string{"NAME", "KIND", "VERSION", "ROTATED", "FACTS", "LABELS"}}
+	t := table{header: []string{"NAME", "KIND", "VERSION", "AGE", "STATE", "EXPIRES", "VERIFIED", "FACTS", "LABELS"}}
 	for _, x := range cs {
 		t.rows = append(t.rows, []string{
 			short(x.GetName()), x.GetKind(), strconv.FormatUint(uint64(x.GetActiveVersion()), 10),
-			since(x.GetRotateTime()), pairs(x.GetFacts()), pairs(x.GetLabels()),
+			since(x.GetRotateTime()), ageState(x), until(x.GetExpireTime()), verified(x.GetVerification()), clip(pairs(x.GetFacts())), pairs(x.GetLabels()),
 		})
 	}
 	return t
@@ -43,7 +43,8 @@ func credentialCreate(c *connection) *cobra.Command {
 	var p payloadFlags
 	var description, requestID string
 	var labels map[string]string
-	var validate bool
+	var validate, verify bool
+	var rotation days
 	cmd := &cobra.Command{
 		Use: "create NAME", Short: "Store a new credential", Long: "Store a new credential.\n\n" + payloadHelp, Args: exactArgs(1),
 		Example: "  credstore credential create registry-bot --kind basic --set username=bot --secret password",
@@ -55,8 +56,8 @@ func credentialCreate(c *connection) *cobra.Command {
 			parent, id := c.split("credentials", args[0])
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				out, err := credstorev1.NewCredentialServiceClient(conn).CreateCredential(ctx, &credstorev1.CreateCredentialRequest{
-					Parent: parent, CredentialId: id, RequestId: requestID, ValidateOnly: validate,
-					Credential: &credstorev1.Credential{Description: description, Labels: labels, Payload: payload},
+					Parent: parent, CredentialId: id, RequestId: requestID, ValidateOnly: validate, Verify: verify,
+					Credential: &credstorev1.Credential{Description: description, Labels: labels, Payload: payload, RotationPeriod: rotation.message()},
 				})
 				if err != nil {
 					return err
@@ -68,6 +69,8 @@ func credentialCreate(c *connection) *cobra.Command {
 	addPayloadFlags(cmd, &p)
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels, KEY=VALUE")
+	cmd.Flags().Var(&rotation, "rotation-period", "how long the secret may stay the same, as 30d (default: the project's)")
+	addVerifyFlag(cmd, &verify)
 	addMutationFlags(cmd, &requestID, &validate)
 	return cmd
 }
@@ -77,6 +80,10 @@ func addPayloadFlags(cmd *cobra.Command, p *payloadFlags) {
 	cmd.Flags().StringVar(&p.kind, "kind", "", "kind of the credential")
 	cmd.Flags().StringArrayVar(&p.set, "set", nil, "a public field, FIELD=VALUE; may be repeated")
 	cmd.Flags().StringArrayVar(&p.secrets, "secret", nil, "a secret field: FIELD (asks), FIELD=@FILE or FIELD=-; may be repeated")
+}
+
+func addVerifyFlag(cmd *cobra.Command, verify *bool) {
+	cmd.Flags().BoolVar(verify, "verify", false, "ask the vendor first, and store nothing unless it accepts the payload")
 }
 
 func addMutationFlags(cmd *cobra.Command, requestID *string, validate *bool) {
@@ -122,7 +129,7 @@ func credentialList(c *connection) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&filter, "filter", "", `only those that match, as "kind = basic AND labels.team = platform"`)
+	cmd.Flags().StringVar(&filter, "filter", "", `only those that match, as "kind = basic AND labels.team = platform AND age > 90d"`)
 	return cmd
 }
 
@@ -145,14 +152,15 @@ func credentialUpdate(c *connection) *cobra.Command {
 	var p payloadFlags
 	var description, etag, requestID string
 	var labels map[string]string
-	var validate bool
+	var validate, verify bool
+	var rotation days
 	cmd := &cobra.Command{
 		Use: "update NAME", Short: "Change a credential; a payload becomes its next version", Long: "Change a credential. A payload becomes its next version, active at once.\n\n" + payloadHelp,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := &credstorev1.UpdateCredentialRequest{
 				Credential: &credstorev1.Credential{Name: c.name("credentials", args[0]), Etag: etag},
-				UpdateMask: &fieldmaskpb.FieldMask{}, RequestId: requestID, ValidateOnly: validate,
+				UpdateMask: &fieldmaskpb.FieldMask{}, RequestId: requestID, ValidateOnly: validate, Verify: verify,
 			}
 			if p.given() {
 				payload, err := p.read(c.streams)
@@ -170,8 +178,12 @@ func credentialUpdate(c *connection) *cobra.Command {
 				r.Credential.Labels = labels
 				r.UpdateMask.Paths = append(r.UpdateMask.Paths, "labels")
 			}
+			if cmd.Flags().Changed("rotation-period") {
+				r.Credential.RotationPeriod = rotation.message()
+				r.UpdateMask.Paths = append(r.UpdateMask.Paths, "rotation_period")
+			}
 			if len(r.UpdateMask.Paths) == 0 {
-				return usageError{errors.New("nothing to change: give a payload, --description or --label")}
+				return usageError{errors.New("nothing to change: give a payload, --description, --label or --rotation-period")}
 			}
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				out, err := credstorev1.NewCredentialServiceClient(conn).UpdateCredential(ctx, r)
@@ -185,6 +197,8 @@ func credentialUpdate(c *connection) *cobra.Command {
 	addPayloadFlags(cmd, &p)
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
 	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels, KEY=VALUE; all others are removed")
+	cmd.Flags().Var(&rotation, "rotation-period", "how long the secret may stay the same, as 30d; 0d for the project's")
+	addVerifyFlag(cmd, &verify)
 	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
 	addMutationFlags(cmd, &requestID, &validate)
 	return cmd

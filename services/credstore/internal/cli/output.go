@@ -3,18 +3,23 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"sigs.k8s.io/yaml"
+
+	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 )
 
 func (c *connection) checkOutput() error {
@@ -89,6 +94,15 @@ func pairs(m map[string]string) string {
 	return strings.Join(out, ",")
 }
 
+// clip cuts off what would make a table unreadable; JSON and YAML have all of it.
+func clip(text string) string {
+	const most = 100
+	if r := []rune(text); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return text
+}
+
 // since shows how long ago a time was, or "-".
 func since(t *timestamppb.Timestamp) string {
 	if t == nil {
@@ -104,6 +118,71 @@ func since(t *timestamppb.Timestamp) string {
 		return fmt.Sprintf("%dh", int(d.Hours()))
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// until shows how long something lasts still, or "-".
+func until(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "-"
+	}
+	d := time.Until(t.AsTime())
+	switch {
+	case d <= 0:
+		return "ended"
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// ageState shows what is due, "-" for what has no age.
+func ageState(c *credstorev1.Credential) string {
+	if c.GetAgeState() == credstorev1.Credential_AGE_STATE_UNSPECIFIED {
+		return "-"
+	}
+	return c.GetAgeState().String()
+}
+
+// verified shows the last verification, "-" when there was none.
+func verified(v *credstorev1.Verification) string {
+	if v == nil {
+		return "-"
+	}
+	return v.GetState().String() + " " + since(v.GetVerifyTime()) + " ago"
+}
+
+// days is a flag for a period, in days ("90d") or as Go writes durations.
+type days time.Duration
+
+// String returns what Set takes.
+func (d *days) String() string { return time.Duration(*d).String() }
+
+// Type is what the help calls it.
+func (d *days) Type() string { return "period" }
+
+// Set reads "90d" or "2160h".
+func (d *days) Set(text string) error {
+	if digits, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil {
+			return errors.New("is not a number of days, as 90d")
+		}
+		*d = days(time.Duration(n) * 24 * time.Hour)
+		return nil
+	}
+	parsed, err := time.ParseDuration(text)
+	*d = days(parsed)
+	return err
+}
+
+// message returns nil for 0.
+func (d *days) message() *durationpb.Duration {
+	if *d == 0 {
+		return nil
+	}
+	return durationpb.New(time.Duration(*d))
 }
 
 // short is the last element of a name.

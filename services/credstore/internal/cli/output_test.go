@@ -23,9 +23,9 @@ func TestPrint(t *testing.T) {
 	}
 	shown := credentialTable(m, &credstorev1.Credential{Name: "projects/default/credentials/a-long-name", Kind: "apiToken"})
 	for format, want := range map[string]string{
-		"table": "NAME         KIND      VERSION  ROTATED  FACTS         LABELS\n" +
-			"bot          basic     3        -        username=bot  a=<1>,b=2\n" +
-			"a-long-name  apiToken  0        -        -             -\n",
+		"table": "NAME         KIND      VERSION  AGE  STATE  EXPIRES  VERIFIED  FACTS         LABELS\n" +
+			"bot          basic     3        -    -      -        -         username=bot  a=<1>,b=2\n" +
+			"a-long-name  apiToken  0        -    -      -        -         -             -\n",
 		"json": `{
   "name": "projects/default/credentials/bot",
   "kind": "basic",

@@ -90,7 +90,7 @@ func (p *payloadFlags) read(s Streams) (*credentialv1.Payload, error) {
 		if err != nil {
 			return nil, err
 		}
-		if head, _, _ := strings.Cut(path, "."); !isMap(kind.Message(), head) {
+		if head, _, _ := strings.Cut(path, "."); !isVerbatim(kind.Message(), head) {
 			// Of a document every byte counts; of a password the newline that
 			// editors and echo put at the end does not.
 			value = trimNewline(value)
@@ -134,7 +134,10 @@ func put(doc map[string]any, d protoreflect.MessageDescriptor, path string, valu
 			m = map[string]any{}
 			doc[head] = m
 		}
-		m[rest] = base64.StdEncoding.EncodeToString(value)
+		m[rest] = string(value)
+		if f.MapValue().Kind() == protoreflect.BytesKind {
+			m[rest] = base64.StdEncoding.EncodeToString(value)
+		}
 	case f.Kind() == protoreflect.MessageKind && nested && !f.IsMap():
 		m, _ := doc[head].(map[string]any)
 		if m == nil {
@@ -144,15 +147,27 @@ func put(doc map[string]any, d protoreflect.MessageDescriptor, path string, valu
 		return put(m, f.Message(), rest, value, secret)
 	case nested:
 		return usageError{fmt.Errorf("%q has no fields inside", head)}
+	case f.Kind() == protoreflect.BytesKind:
+		doc[head] = base64.StdEncoding.EncodeToString(value)
+	case isDuration(f) && utf8.Valid(value):
+		doc[head] = string(value)
 	case f.IsMap(), f.Kind() == protoreflect.MessageKind:
 		return usageError{fmt.Errorf("%q has fields inside: name one, as %s.NAME", head, head)}
 	case !utf8.Valid(value):
 		// JSON would put another character in the place of each bad byte.
 		return fmt.Errorf("%q must be text in UTF-8 and is not; kind opaque keeps any bytes", head)
+	case f.IsList():
+		list, _ := doc[head].([]any)
+		doc[head] = append(list, string(value))
 	default:
 		doc[head] = string(value)
 	}
 	return nil
+}
+
+// isDuration finds what JSON writes as "900s".
+func isDuration(f protoreflect.FieldDescriptor) bool {
+	return f.Kind() == protoreflect.MessageKind && !f.IsMap() && f.Message().FullName() == "google.protobuf.Duration"
 }
 
 // readSecret gets one value from where the flag says.
@@ -168,9 +183,10 @@ func readSecret(s Streams, path, from string, given bool) ([]byte, error) {
 	return nil, usageError{fmt.Errorf("--secret %s takes @FILE or -, or no value to be asked for it: a value on the command line could be read by others", path)}
 }
 
-func isMap(d protoreflect.MessageDescriptor, field string) bool {
+// isVerbatim says whether every byte of a field counts.
+func isVerbatim(d protoreflect.MessageDescriptor, field string) bool {
 	f := d.Fields().ByJSONName(field)
-	return f != nil && f.IsMap()
+	return f != nil && (f.IsMap() || f.Kind() == protoreflect.BytesKind)
 }
 
 // trimNewline takes off the one that editors and echo put at the end.

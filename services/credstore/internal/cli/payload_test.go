@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 )
@@ -63,6 +65,25 @@ func TestPayloadByFields(t *testing.T) {
 			&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{Method: &credentialv1.Vault_AppRole_{
 				AppRole: &credentialv1.Vault_AppRole{RoleId: "r", SecretId: secret, Mount: "m"},
 			}}}},
+		},
+		"a duration, a list and a map of texts": {
+			payloadFlags{kind: "awsAssumeRole", set: []string{"duration=900s", "policyArns=arn:a", "policyArns=arn:b", "tags.team=platform"}},
+			"",
+			&credentialv1.Payload{Kind: &credentialv1.Payload_AwsAssumeRole{AwsAssumeRole: &credentialv1.AwsAssumeRole{
+				Duration: durationpb.New(15 * time.Minute), PolicyArns: []string{"arn:a", "arn:b"}, Tags: map[string]string{"team": "platform"},
+			}}},
+		},
+		"a file of any bytes": {
+			payloadFlags{kind: "azureServicePrincipal", secrets: []string{"certificatePfx=-"}},
+			"\x30\x00\xff\n",
+			&credentialv1.Payload{Kind: &credentialv1.Payload_AzureServicePrincipal{AzureServicePrincipal: &credentialv1.AzureServicePrincipal{
+				CertificatePfx: []byte("\x30\x00\xff\n"),
+			}}},
+		},
+		"numbers and names of a list": {
+			payloadFlags{kind: "smtp", set: []string{"port=465", "security=TLS"}},
+			"",
+			&credentialv1.Payload{Kind: &credentialv1.Payload_Smtp{Smtp: &credentialv1.Smtp{Port: 465, Security: credentialv1.Smtp_TLS}}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -151,14 +172,23 @@ func TestNoSecretFieldIsTakenFromArguments(t *testing.T) {
 			o, _ := f.Options().(*descriptorpb.FieldOptions)
 			hidden := inSecret || o.GetDebugRedact()
 			at := path + f.JSONName()
-			if f.Message() != nil && !f.IsMap() {
+			if f.Message() != nil && !f.IsMap() && !isDuration(f) {
 				walk(kind, at+".", f.Message(), hidden)
 				continue
 			}
 			if f.IsMap() {
 				at += ".key"
 			}
-			_, err := (&payloadFlags{kind: kind, set: []string{at + "=" + secret}}).read(streamsOf(""))
+			value := secret
+			switch {
+			case isDuration(f):
+				value = "900s"
+			case f.Kind() == protoreflect.Uint32Kind:
+				value = "587"
+			case f.Kind() == protoreflect.EnumKind:
+				value = string(f.Enum().Values().Get(1).Name())
+			}
+			_, err := (&payloadFlags{kind: kind, set: []string{at + "=" + value}}).read(streamsOf(""))
 			_, refused := errors.AsType[usageError](err)
 			switch {
 			case hidden && !refused:

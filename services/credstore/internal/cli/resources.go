@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"sigs.k8s.io/yaml"
 
@@ -314,7 +316,7 @@ func itemTable(i *credstorev1.Injection) table {
 
 func newUsage(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "usage", Aliases: []string{"usages"}, Short: "See and declare where credentials are used"}
-	var link, requestID string
+	var link, usedFor, requestID string
 	var ttl time.Duration
 	var store bool
 	list := &cobra.Command{
@@ -335,20 +337,20 @@ func newUsage(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				t := table{header: []string{"SOURCE", "USER", "ID", "VERSION", "EXPIRES"}}
+				t := table{header: []string{"SOURCE", "TYPE", "USER", "ID", "VERSION", "EXPIRES", "LINK"}}
 				for _, u := range all.GetUsages() {
 					expires := "-"
 					if u.GetExpireTime() != nil {
 						expires = time.Until(u.GetExpireTime().AsTime()).Round(time.Second).String()
 					}
-					t.rows = append(t.rows, []string{u.GetSource().String(), u.GetUser(), short(u.GetName()), "-", expires})
+					t.rows = append(t.rows, []string{u.GetSource().String(), usageTypeName(u.GetType()), u.GetUser(), short(u.GetName()), "-", expires, either(u.GetLink(), "-")})
 				}
 				for _, x := range all.GetConsumers() {
 					state := "LIVE"
 					if !x.GetConnected() {
 						state = "VANISHED"
 					}
-					t.rows = append(t.rows, []string{state, either(x.GetWorkload(), x.GetPrincipal()), "-", fmt.Sprint(x.GetVersion()), "-"})
+					t.rows = append(t.rows, []string{state, "workload", either(x.GetWorkload(), x.GetPrincipal()), "-", fmt.Sprint(x.GetVersion()), "-", "-"})
 				}
 				return c.print(all, t)
 			})
@@ -358,7 +360,11 @@ func newUsage(c *connection) *cobra.Command {
 	declare := &cobra.Command{
 		Use: "declare CREDENTIAL ID USER", Short: "Declare, or renew, that USER uses a credential", Args: exactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u := &credstorev1.Usage{User: args[2], Link: link}
+			kind, err := usageType(usedFor)
+			if err != nil {
+				return err
+			}
+			u := &credstorev1.Usage{User: args[2], Link: link, Type: kind}
 			if ttl != 0 {
 				u.Ttl = durationpb.New(ttl)
 			}
@@ -373,6 +379,7 @@ func newUsage(c *connection) *cobra.Command {
 			})
 		},
 	}
+	declare.Flags().StringVar(&usedFor, "type", "other", "what it is used for: "+strings.Join(declaredTypes(), ", "))
 	declare.Flags().StringVar(&link, "link", "", "a page where a person learns more")
 	declare.Flags().DurationVar(&ttl, "ttl", 0, "how long it holds unless renewed (default 24h)")
 	addMutationFlags(declare, &requestID, nil)
@@ -392,6 +399,27 @@ func newUsage(c *connection) *cobra.Command {
 	addMutationFlags(remove, &requestID, nil)
 	cmd.AddCommand(list, declare, remove)
 	return cmd
+}
+
+// declaredTypes are the types of usages that a caller may declare.
+func declaredTypes() []string {
+	var out []string
+	for n := credstorev1.Usage_OTHER; n < credstorev1.Usage_SECRET_STORE; n++ {
+		out = append(out, usageTypeName(n))
+	}
+	return out
+}
+
+// usageTypeName writes a type as flags and tables do: "registry-scan".
+func usageTypeName(t credstorev1.Usage_Type) string {
+	return strings.ToLower(strings.ReplaceAll(t.String(), "_", "-"))
+}
+
+func usageType(name string) (credstorev1.Usage_Type, error) {
+	if !slices.Contains(declaredTypes(), name) {
+		return 0, usageError{fmt.Errorf("--type is one of %s", strings.Join(declaredTypes(), ", "))}
+	}
+	return credstorev1.Usage_Type(credstorev1.Usage_Type_value[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))]), nil
 }
 
 func newToken(c *connection) *cobra.Command {
@@ -521,7 +549,7 @@ func newProject(c *connection) *cobra.Command {
 	}
 	remove.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
 	addMutationFlags(remove, &deleteID, nil)
-	cmd.AddCommand(create, remove,
+	cmd.AddCommand(create, projectUpdate(c), remove,
 		&cobra.Command{Use: "list", Short: "List the projects that the token may see", Args: exactArgs(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				all := &credstorev1.ListProjectsResponse{}
@@ -540,10 +568,60 @@ func newProject(c *connection) *cobra.Command {
 	return cmd
 }
 
+func projectUpdate(c *connection) *cobra.Command {
+	var description, etag, requestID string
+	var rotation days
+	cmd := &cobra.Command{
+		Use: "update ID", Short: "Change a project", Args: exactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r := &credstorev1.UpdateProjectRequest{
+				Project: &credstorev1.Project{
+					Name: "projects/" + strings.TrimPrefix(args[0], "projects/"), Etag: etag, Description: description, RotationPeriod: rotation.message(),
+				},
+				UpdateMask: &fieldmaskpb.FieldMask{}, RequestId: requestID,
+			}
+			if cmd.Flags().Changed("description") {
+				r.UpdateMask.Paths = append(r.UpdateMask.Paths, "description")
+			}
+			if cmd.Flags().Changed("rotation-period") {
+				r.UpdateMask.Paths = append(r.UpdateMask.Paths, "rotation_period")
+			}
+			if len(r.UpdateMask.Paths) == 0 {
+				return usageError{errors.New("nothing to change: give --description or --rotation-period")}
+			}
+			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
+				out, err := credstorev1.NewProjectServiceClient(conn).UpdateProject(ctx, r)
+				if err != nil {
+					return err
+				}
+				return c.print(out, projectTable(out))
+			})
+		},
+	}
+	cmd.Flags().StringVar(&description, "description", "", "what it is for")
+	cmd.Flags().Var(&rotation, "rotation-period", "how long secrets may stay the same, as 30d; 0d for 90 days")
+	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addMutationFlags(cmd, &requestID, nil)
+	return cmd
+}
+
 func projectTable(ps ...*credstorev1.Project) table {
-	t := table{header: []string{"NAME", "CREATED", "DESCRIPTION"}}
+	t := table{header: []string{"NAME", "CREATED", "ROTATION", "DESCRIPTION"}}
 	for _, p := range ps {
-		t.rows = append(t.rows, []string{short(p.GetName()), since(p.GetCreateTime()), either(p.GetDescription(), "-")})
+		t.rows = append(t.rows, []string{short(p.GetName()), since(p.GetCreateTime()), rotationPeriod(p), either(p.GetDescription(), "-")})
 	}
 	return t
+}
+
+// rotationPeriod shows how old secrets may get, in days where that is exact.
+func rotationPeriod(p *credstorev1.Project) string {
+	const day = 24 * time.Hour
+	d := 90 * day
+	if p.GetRotationPeriod() != nil {
+		d = p.GetRotationPeriod().AsDuration()
+	}
+	if d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return d.String()
 }

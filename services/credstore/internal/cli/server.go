@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/netip"
 	"os"
@@ -48,7 +49,9 @@ func (l *logFlags) logger(w io.Writer) (*slog.Logger, error) {
 func newServe(s Streams) *cobra.Command {
 	var cfg app.ServerConfig
 	var logs logFlags
-	var allow []string
+	var allow, ambient, endpoints, tokenHosts []string
+	var smtpPorts []uint
+	var vendorCA string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "Run the server", Args: exactArgs(0),
 		Long: "Run the server on a data folder that `credstore init` made.\nSIGTERM and SIGINT stop it gracefully; SIGHUP opens the audit log anew.",
@@ -66,6 +69,34 @@ func newServe(s Streams) *cobra.Command {
 					return usageError{fmt.Errorf("--allow-target %q is not a network, as 10.0.0.0/8", a)}
 				}
 				cfg.AllowTargets = append(cfg.AllowTargets, p)
+			}
+			for _, a := range ambient {
+				if err := cfg.Ambient.Bind(a); err != nil {
+					return usageError{fmt.Errorf("--ambient %w", err)}
+				}
+			}
+			for _, e := range endpoints {
+				if err := cfg.Vendors.SetEndpoint(e); err != nil {
+					return usageError{fmt.Errorf("--vendor-endpoint %w", err)}
+				}
+			}
+			for _, h := range tokenHosts {
+				if err := cfg.Vendors.AllowTokenHost(h); err != nil {
+					return usageError{fmt.Errorf("--registry-token-host %w", err)}
+				}
+			}
+			for _, p := range smtpPorts {
+				if p == 0 || p > math.MaxUint16 {
+					return usageError{errors.New("--smtp-port is a port, 1 to 65535")}
+				}
+				cfg.Vendors.SMTPPorts = append(cfg.Vendors.SMTPPorts, uint16(p))
+			}
+			if vendorCA != "" {
+				pem, err := os.ReadFile(vendorCA)
+				if err != nil {
+					return err
+				}
+				cfg.Vendors.CAPEM = string(pem)
 			}
 			server, err := app.OpenServer(cmd.Context(), cfg)
 			if err != nil {
@@ -86,7 +117,12 @@ func newServe(s Streams) *cobra.Command {
 	f.StringVar(&cfg.CertFile, "tls-cert", "", "certificate in place of one by the data folder's own authority")
 	f.StringVar(&cfg.KeyFile, "tls-key", "", "its key")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "serve without TLS, at loopback addresses only")
-	f.StringSliceVar(&allow, "allow-target", nil, "private networks that external stores may be in, as 10.0.0.0/8")
+	f.StringSliceVar(&allow, "allow-target", nil, "private networks that external stores and vendors may be in, as 10.0.0.0/8")
+	f.StringSliceVar(&ambient, "ambient", nil, "kinds of credentials that act as the server itself, KIND=PROJECT, as awsRole=default")
+	f.StringSliceVar(&endpoints, "vendor-endpoint", nil, "where a vendor is asked in place of its public endpoint, NAME=URL, as aws.sts=https://sts.example.com")
+	f.StringSliceVar(&tokenHosts, "registry-token-host", nil, "token servers elsewhere that registries may send logins to, REGISTRY=HOST")
+	f.UintSliceVar(&smtpPorts, "smtp-port", nil, "ports that mail servers may be asked at beside the usual ones")
+	f.StringVar(&vendorCA, "vendor-ca", "", "PEM file that the certificates of vendors are checked against (default: the system's)")
 	f.StringVar(&cfg.AuditLog, "audit-log", "", "audit log (default: in the data folder)")
 	f.BoolVar(&cfg.AuditSync, "audit-sync", false, "wait for the disk after every line of the audit log")
 	logs.add(cmd, "info")

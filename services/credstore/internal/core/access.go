@@ -17,6 +17,7 @@ const (
 	ProjectsCreate Permission = "projects.create"
 	ProjectsGet    Permission = "projects.get"
 	ProjectsList   Permission = "projects.list"
+	ProjectsUpdate Permission = "projects.update"
 	ProjectsDelete Permission = "projects.delete"
 
 	TokensCreate Permission = "tokens.create"
@@ -32,6 +33,8 @@ const (
 	CredentialsUse    Permission = "credentials.use"
 	CredentialsAccess Permission = "credentials.access"
 	CredentialsWatch  Permission = "credentials.watch"
+	CredentialsVerify Permission = "credentials.verify"
+	CredentialsMint   Permission = "credentials.mint"
 
 	UsagesList    Permission = "usages.list"
 	UsagesDeclare Permission = "usages.declare"
@@ -132,6 +135,8 @@ type AuditEntry struct {
 	Allowed    bool
 	// Payloads names the versions whose payload leaves with this call or push.
 	Payloads []string
+	// Minted names the version and the kind of a token that leaves with this call.
+	Minted string
 	// Subscriptions names the streams that a push goes to.
 	Subscriptions []string
 	// Revision is that of the commit that is pushed, else 0.

@@ -31,6 +31,18 @@ type CreateProjectRequest struct {
 	Name        resourcename.Project
 	Description string
 	Labels      map[string]string
+	// RotationPeriod may be 0: see Project.
+	RotationPeriod time.Duration
+}
+
+// UpdateProjectRequest changes the fields that are not nil.
+type UpdateProjectRequest struct {
+	Mutation
+	Name           resourcename.Project
+	Etag           string
+	Description    *string
+	Labels         *map[string]string
+	RotationPeriod *time.Duration // 0 means DefaultRotationPeriod again
 }
 
 // CreateTokenRequest asks for a new token.
@@ -52,6 +64,10 @@ type CreateCredentialRequest struct {
 	Description string
 	Labels      map[string]string
 	Payload     credential.Payload
+	// RotationPeriod may be 0: see Credential.
+	RotationPeriod time.Duration
+	// Verify asks the vendor first; nothing is stored unless it says yes.
+	Verify bool
 }
 
 // UpdateCredentialRequest changes the fields that are not nil.
@@ -62,6 +78,10 @@ type UpdateCredentialRequest struct {
 	Description *string
 	Labels      *map[string]string
 	Payload     *credential.Payload
+	// RotationPeriod 0 means the project's again.
+	RotationPeriod *time.Duration
+	// Verify is as in CreateCredentialRequest; it needs a Payload.
+	Verify bool
 }
 
 // DeleteCredentialRequest removes a credential.
@@ -149,6 +169,7 @@ type UpdateInjectionRequest struct {
 type DeclareUsageRequest struct {
 	Mutation
 	Name resourcename.Usage
+	Type UsageType // 0 means UsageOther
 	User string
 	Link string
 	TTL  time.Duration // 0 means DefaultUsageTTL

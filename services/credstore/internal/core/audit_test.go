@@ -88,9 +88,9 @@ func TestAuditOfAccess(t *testing.T) {
 	if u != nil {
 		t.Error("a set came with the error")
 	}
-	login, _, p, err := h.Store.StoreLogin(t.Context(), st.Name)
+	asked, login, err := h.Store.StoreLogin(t.Context(), st.Name)
 	wantReason(t, "a login without an audit log", err, core.ErrUnavailable, core.ReasonAuditUnavailable)
-	if !p.IsZero() || login != nil {
+	if !login.Payload.IsZero() || asked != nil {
 		t.Error("a login's payload came with the error")
 	}
 	// Changes are on record as well, or do not happen.
@@ -103,7 +103,7 @@ func TestAuditOfAccess(t *testing.T) {
 		t.Errorf("%d changes happened", now-before)
 	}
 	h.Audit.Fail(nil)
-	if _, _, _, err := h.Store.StoreLogin(t.Context(), st.Name); err != nil {
+	if _, _, err := h.Store.StoreLogin(t.Context(), st.Name); err != nil {
 		t.Fatal(err)
 	}
 	got = departures(h)
@@ -392,6 +392,10 @@ func methods() map[string]call {
 		}},
 		"GetProject":   {core.ProjectsGet, func(x X, s S, id string) error { _, err := s.GetProject(x, p(id)); return err }},
 		"ListProjects": {core.ProjectsList, func(x X, s S, _ string) error { _, _, err := s.ListProjects(x, page); return err }},
+		"UpdateProject": {core.ProjectsUpdate, func(x X, s S, id string) error {
+			_, err := s.UpdateProject(x, core.UpdateProjectRequest{Name: p(id), RotationPeriod: new(time.Duration(-1))})
+			return err
+		}},
 		"DeleteProject": {core.ProjectsDelete, func(x X, s S, id string) error {
 			return s.DeleteProject(x, core.DeleteRequest[resourcename.Project]{Name: p(id), Etag: "x"})
 		}},
@@ -425,6 +429,17 @@ func methods() map[string]call {
 			_, payload, err := s.AccessCredential(x, c(id), 0)
 			if !payload.IsZero() {
 				return errors.New("a payload came with it")
+			}
+			return err
+		}},
+		"VerifyCredential": {core.CredentialsVerify, func(x X, s S, id string) error {
+			_, err := s.VerifyCredential(x, c(id), 9)
+			return err
+		}},
+		"MintToken": {core.CredentialsMint, func(x X, s S, id string) error {
+			_, token, err := s.MintToken(x, c(id), nil)
+			if !token.IsZero() {
+				return errors.New("a token came with it")
 			}
 			return err
 		}},
@@ -500,13 +515,19 @@ func methods() map[string]call {
 
 // internalMethods are for the server itself and reached by no caller.
 var internalMethods = map[string]string{
-	"Run":          "the life of the Store",
-	"Ready":        "a health check: one bit",
-	"Authenticate": "it makes the principal that all others ask about",
-	"Session":      "it ends a stream of a principal that was asked about",
-	"Wanted":       "for the broker: names and metadata",
-	"StoreLogin":   "for the broker, on record as the server's own access",
-	"PutValue":     "for the broker",
+	"Run":               "the life of the Store",
+	"Ready":             "a health check: one bit",
+	"Authenticate":      "it makes the principal that all others ask about",
+	"Session":           "it ends a stream of a principal that was asked about",
+	"Wanted":            "for the broker: names and metadata",
+	"StoreLogin":        "for the broker, on record as the server's own access",
+	"PutValue":          "for the broker",
+	"WantedTokens":      "for the issuer: names and metadata",
+	"TokenLogin":        "for the issuer, on record as the server's own access",
+	"PutMinted":         "for the issuer",
+	"AgeState":          "it tells the age of a credential that the caller has",
+	"Ages":              "for metrics: numbers",
+	"HoldReferenceTurn": "for tests",
 }
 
 // Every method asks the Authorizer before it looks at anything, and what it

@@ -21,9 +21,9 @@ import (
 
 // Brokerage reaches external stores for operators.
 type Brokerage interface {
-	// Test logs in to the store with the payload. What the store answers is in
+	// Test logs in to the store. What the store answers is in
 	// the result; an error means that the test could not be made.
-	Test(ctx context.Context, store *SecretStore, payload credential.Payload) (TestResult, error)
+	Test(ctx context.Context, store *SecretStore, login credential.Login) (TestResult, error)
 	// Refresh polls the store's secrets that are in use and returns when done.
 	Refresh(ctx context.Context, store resourcename.SecretStore) (RefreshResult, error)
 }
@@ -182,26 +182,24 @@ func (s *Store) Wanted() ([]Wanted, <-chan struct{}) {
 	return s.wanted.list, s.wanted.changed
 }
 
-// StoreLogin returns a secret store with the payload to log in with, and the
-// version that the payload is of. That it leaves for the store is on record.
-func (s *Store) StoreLogin(ctx context.Context, name resourcename.SecretStore) (*SecretStore, uint32, credential.Payload, error) {
+// StoreLogin returns a secret store with the login for it. That its payloads
+// leave for the store is on record.
+func (s *Store) StoreLogin(ctx context.Context, name resourcename.SecretStore) (*SecretStore, credential.Login, error) {
 	st, _, ok := lookup[*SecretStore](s.model, keyStore(name))
 	if !ok {
-		return nil, 0, credential.Payload{}, notFound(name)
+		return nil, credential.Login{}, notFound(name)
 	}
-	c, sealed, err := s.model.payload(st.Credential, 0)
+	_, login, err := s.login(st.Credential, 0)
 	if err != nil {
-		return nil, 0, credential.Payload{}, err
+		return nil, credential.Login{}, err
 	}
-	payload, err := s.open(c.UID, c.ActiveVersion, sealed)
-	if err != nil {
-		return nil, 0, credential.Payload{}, err
+	if !sameAddress(login.Payload.Facts()[factAddress], st.Vault.Address) {
+		return nil, credential.Login{}, precondition(ReasonAddressMismatch, name, "has another address than the one that its credential %s is for: change one of the two", st.Credential)
 	}
-	err = s.release(AsSystem(ctx), CredentialsUse, name.String(), []string{st.Credential.Version(c.ActiveVersion).String()}, "", 0)
-	if err != nil {
-		return nil, 0, credential.Payload{}, err
+	if err := s.release(AsSystem(ctx), CredentialsUse, name.String(), versionsOf(login), "", 0); err != nil {
+		return nil, credential.Login{}, err
 	}
-	return st, c.ActiveVersion, payload, nil
+	return st, login, nil
 }
 
 // PutValue commits what a poll brought, if it differs from what is stored, and

@@ -81,6 +81,22 @@ func (r *consumers) unhold(c *consumer, name resourcename.Credential) {
 	}
 }
 
+// minted notes that the principal was handed a token of this version. It has no
+// stream to say goodbye by, so it counts for the memory's length, from its last
+// token on.
+func (r *consumers) minted(principal string, name resourcename.Credential, version uint32) {
+	r.mu.Lock()
+	id := "mint " + principal + " " + name.String()
+	c := r.byID[id]
+	if c == nil {
+		c = &consumer{reg: r, id: id, principal: principal, named: true, holds: make(map[resourcename.Credential]*holding)}
+		r.byID[id] = c
+	}
+	c.gone = time.Now()
+	r.mu.Unlock()
+	c.sent(name, version, "", 0)
+}
+
 // sent notes that a version of the credential went to the stream.
 func (c *consumer) sent(name resourcename.Credential, version uint32, injection string, rev Revision) {
 	r := c.reg

@@ -34,7 +34,7 @@ func (s *Store) UpdateCredential(ctx context.Context, r UpdateCredentialRequest)
 	if err := s.permit(ctx, CredentialsUpdate, r.Name.Parent(), r.Name); err != nil {
 		return nil, err
 	}
-	if r.Description == nil && r.Labels == nil && r.Payload == nil {
+	if r.Description == nil && r.Labels == nil && r.Payload == nil && r.RotationPeriod == nil && !r.Verify {
 		c, _, ok := lookup[*Credential](s.model, keyCredential(r.Name))
 		if !ok {
 			return nil, notFound(r.Name)
@@ -127,109 +127,183 @@ func inBatch(ops []BatchOperation) fieldPath {
 
 // writeCredentials is behind every write of credentials.
 func (s *Store) writeCredentials(ctx context.Context, m Mutation, method, projectID string, ops []BatchOperation, at fieldPath) ([]*Credential, error) {
-	for i, op := range ops {
+	if err := checkWrites(ops, at); err != nil {
+		return nil, err
+	}
+	refers := false
+	for _, op := range ops {
 		if op.Delete != nil && !m.ValidateOnly {
 			if err := s.dropLapsedUsages(ctx, usageTarget(op.Delete.Name)); err != nil {
 				return nil, err
 			}
 		}
-		if err := checkWrite(i, op, at); err != nil {
+		refs := op.payload().References()
+		refers = refers || len(refs) > 0
+		if err := s.permitReferences(ctx, refs); err != nil {
 			return nil, err
 		}
 	}
-	uids := make([]string, len(ops))
+	w := &credentialsWrite{store: s, project: resourcename.Project{ID: projectID}, ops: ops, at: at, validateOnly: m.ValidateOnly, uids: make([]string, len(ops))}
 	for i := range ops {
 		var err error
-		if uids[i], err = newUID(s.cfg.Random); err != nil {
+		if w.uids[i], err = newUID(s.cfg.Random); err != nil {
 			return nil, err
 		}
 	}
-	var out []*Credential
-	res, err := s.change(ctx, m, method, projectID, func(v view) (*plan, error) {
-		if _, err := project(v, resourcename.Project{ID: projectID}); err != nil {
-			return nil, err
-		}
-		p := &plan{}
-		p.require(Present, keyProject(resourcename.Project{ID: projectID}), 0)
-		out = make([]*Credential, len(ops))
-		now := time.Now()
-		var err error
-		for i, op := range ops {
-			switch {
-			case op.Create != nil:
-				out[i], err = s.planCreate(v, p, op.Create, uids[i], now)
-			case op.Update != nil:
-				out[i], err = s.planUpdate(v, p, op.Update, now, func(f string) string { return at(i, f) })
-			default:
-				out[i], err = &Credential{Name: op.Delete.Name}, s.planDelete(v, p, op.Delete)
-			}
-			if err != nil {
-				return nil, err
-			}
-		}
-		p.name = out[0].Name.String()
-		p.response = encodeCredentials(out)
-		return p, nil
-	})
-	if err != nil {
+	if err := s.verifyWrites(ctx, m, method, w); err != nil {
+		return nil, err
+	}
+	var res result
+	commit := func() (err error) {
+		res, err = s.change(ctx, m, method, projectID, w.plan)
+		return err
+	}
+	if refers {
+		write := commit
+		commit = func() error { return s.inTurn(ctx, write) }
+	}
+	if err := commit(); err != nil {
 		return nil, err
 	}
 	if res.replayed != nil {
 		return decodeCredentials(res.replayed.response, res.rev)
 	}
-	for _, c := range out {
+	for _, c := range w.out {
 		if c.UID != "" {
 			c.Etag = etagOf(c.UID, res.rev)
 		}
 	}
-	return out, nil
+	return w.out, nil
 }
 
-// checkWrite is what can be said of an operation without the state.
-func checkWrite(i int, op BatchOperation, at fieldPath) error {
-	var v invalid
+// credentialsWrite is one write of credentials on its way.
+type credentialsWrite struct {
+	store        *Store
+	project      resourcename.Project
+	ops          []BatchOperation
+	at           fieldPath
+	validateOnly bool
+	uids         []string // of those that are created
+	// verified is what the vendors said of the payloads that they were asked of.
+	verified map[resourcename.Credential]*Verification
+	out      []*Credential // what the last plan makes of the credentials
+}
+
+// plan plans all operations on a state; it may be called several times.
+func (w *credentialsWrite) plan(v view) (*plan, error) {
+	if _, err := project(v, w.project); err != nil {
+		return nil, err
+	}
+	p := &plan{}
+	p.require(Present, keyProject(w.project), 0)
+	w.out = make([]*Credential, len(w.ops))
+	g := newGraph(v)
+	now := time.Now()
+	var err error
+	for i, op := range w.ops {
+		switch {
+		case op.Create != nil:
+			w.out[i], err = w.planCreate(v, p, g, i, now)
+		case op.Update != nil:
+			w.out[i], err = w.planUpdate(v, p, g, i, now)
+		default:
+			w.out[i], err = &Credential{Name: op.Delete.Name}, w.store.planDelete(v, p, g, op.Delete)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := w.store.planReferences(p, g, now); err != nil {
+		return nil, err
+	}
+	p.name = w.out[0].Name.String()
+	p.response = encodeCredentials(w.out)
+	return p, nil
+}
+
+// payload returns what the operation writes, the zero payload if none.
+func (o BatchOperation) payload() credential.Payload {
 	switch {
-	case op.Create != nil:
-		v.checkID(at(i, "credentialId"), op.Create.Name.ID)
-		v.checkDescription(at(i, "credential.description"), op.Create.Description)
-		v.checkLabels(at(i, "credential.labels"), op.Create.Labels)
-		if op.Create.Payload.IsZero() {
-			v.add(at(i, "credential.payload"), "is required: set exactly one kind")
+	case o.Create != nil:
+		return o.Create.Payload
+	case o.Update != nil && o.Update.Payload != nil:
+		return *o.Update.Payload
+	}
+	return credential.Payload{}
+}
+
+// checkWrites is what can be said of operations without the state, all at once.
+func checkWrites(ops []BatchOperation, at fieldPath) error {
+	var v invalid
+	for i, op := range ops {
+		field := func(f string) string { return at(i, f) }
+		switch {
+		case op.Create != nil:
+			r := op.Create
+			v.checkID(field("credentialId"), r.Name.ID)
+			v.checkDescription(field("credential.description"), r.Description)
+			v.checkLabels(field("credential.labels"), r.Labels)
+			v.checkRotationPeriod(field("credential.rotationPeriod"), r.RotationPeriod)
+			if r.Payload.IsZero() {
+				v.add(field("credential.payload"), "is required: set exactly one kind")
+			}
+		case op.Update != nil:
+			r := op.Update
+			if r.Description != nil {
+				v.checkDescription(field("credential.description"), *r.Description)
+			}
+			if r.Labels != nil {
+				v.checkLabels(field("credential.labels"), *r.Labels)
+			}
+			if r.RotationPeriod != nil {
+				v.checkRotationPeriod(field("credential.rotationPeriod"), *r.RotationPeriod)
+			}
+			if r.Payload != nil && r.Payload.IsZero() {
+				v.add(field("credential.payload"), "is required when the mask names it: set exactly one kind")
+			}
+			if r.Verify && r.Payload == nil {
+				v.add(field("verify"), "needs a payload in the same update; verify what is stored with VerifyCredential")
+			}
 		}
-	case op.Update != nil:
-		if op.Update.Description != nil {
-			v.checkDescription(at(i, "credential.description"), *op.Update.Description)
-		}
-		if op.Update.Labels != nil {
-			v.checkLabels(at(i, "credential.labels"), *op.Update.Labels)
-		}
-		if op.Update.Payload != nil && op.Update.Payload.IsZero() {
-			v.add(at(i, "credential.payload"), "is required when the mask names it: set exactly one kind")
+		if name, _, ok := op.target(); ok {
+			v.checkReferences(name, op.payload(), inCredential(field))
 		}
 	}
 	return v.err()
 }
 
-func (s *Store) planCreate(v view, p *plan, r *CreateCredentialRequest, uid string, now time.Time) (*Credential, error) {
+// inCredential turns the path of a payload's field into that of a request.
+func inCredential(field func(string) string) func(string) string {
+	return func(path string) string { return field("credential." + path) }
+}
+
+func (w *credentialsWrite) planCreate(v view, p *plan, g *graph, i int, now time.Time) (*Credential, error) {
+	r := w.ops[i].Create
 	key := keyCredential(r.Name)
 	if _, ok := v.get(key); ok {
 		return nil, alreadyExists(r.Name)
 	}
 	c := &Credential{
-		Name: r.Name, UID: uid, Kind: r.Payload.Kind(), Description: r.Description, Labels: r.Labels,
-		NextVersion: 1, CreateTime: now, UpdateTime: now,
+		Name: r.Name, UID: w.uids[i], Kind: r.Payload.Kind(), Description: r.Description, Labels: r.Labels,
+		RotationPeriod: r.RotationPeriod, NextVersion: 1, CreateTime: now, UpdateTime: now, RotateTime: now,
 	}
 	p.require(Absent, key, 0)
 	if _, ok := v.get(keyGone(r.Name)); ok {
 		p.remove(keyGone(r.Name))
 	}
-	if err := s.addVersion(p, c, r.Payload, now); err != nil {
+	if err := w.store.addVersion(p, c, r.Payload, now); err != nil {
 		return nil, err
 	}
-	return c, s.put(p, key, encodeCredential(c))
+	c.Verification = w.verified[r.Name].at(c.ActiveVersion)
+	g.add(&written{
+		name: r.Name, kind: c.Kind, now: sourcesIn(c.References), payload: r.Payload, created: true,
+		field: inCredential(func(f string) string { return w.at(i, f) }),
+	})
+	return c, w.store.put(p, key, encodeCredential(c))
 }
 
-func (s *Store) planUpdate(v view, p *plan, r *UpdateCredentialRequest, now time.Time, at func(string) string) (*Credential, error) {
+func (w *credentialsWrite) planUpdate(v view, p *plan, g *graph, i int, now time.Time) (*Credential, error) {
+	r, s := w.ops[i].Update, w.store
 	c, rev, err := editable(v, r.Name, r.Etag, now)
 	if err != nil {
 		return nil, err
@@ -240,21 +314,37 @@ func (s *Store) planUpdate(v view, p *plan, r *UpdateCredentialRequest, now time
 	if r.Labels != nil {
 		c.Labels = *r.Labels
 	}
+	if r.RotationPeriod != nil {
+		c.RotationPeriod = *r.RotationPeriod
+	}
 	if r.Payload != nil {
 		if r.Payload.Kind() != c.Kind {
-			return nil, invalidField(at("credential.payload"), "is of kind %s; this credential's kind is %s and cannot change: create another credential", r.Payload.Kind(), c.Kind)
+			return nil, invalidField(w.at(i, "credential.payload"), "is of kind %s; this credential's kind is %s and cannot change: create another credential", r.Payload.Kind(), c.Kind)
+		}
+		before := sourcesIn(c.References)
+		// Who only checks learns nothing of the stored payload: otherwise its
+		// secret could be guessed as often as one likes.
+		if w.validateOnly || !s.isActivePayload(v, c, *r.Payload) {
+			c.RotateTime = now
 		}
 		if err := s.addVersion(p, c, *r.Payload, now); err != nil {
 			return nil, err
 		}
+		c.Verification = w.verified[r.Name].at(c.ActiveVersion)
 		prune(v, p, c, now)
+		g.add(&written{
+			name: r.Name, kind: c.Kind, before: before, now: sourcesIn(c.References), payload: *r.Payload,
+			field: inCredential(func(f string) string { return w.at(i, f) }),
+		})
 	}
 	key := keyCredential(r.Name)
 	p.require(AtRevision, key, rev)
 	return c, s.put(p, key, encodeCredential(c))
 }
 
-func (s *Store) planDelete(v view, p *plan, r *DeleteCredentialRequest) error {
+// planDelete plans all of a delete but who uses the credential: that is said
+// when all operations of the batch are known.
+func (s *Store) planDelete(v view, p *plan, g *graph, r *DeleteCredentialRequest) error {
 	key := keyCredential(r.Name)
 	c, rev, ok := lookup[*Credential](v, key)
 	if !ok {
@@ -263,17 +353,26 @@ func (s *Store) planDelete(v view, p *plan, r *DeleteCredentialRequest) error {
 	if r.Etag != "" && r.Etag != c.Etag {
 		return etagMismatch(r.Name)
 	}
-	if err := s.refuseInUse(v, ReasonCredentialInUse, r.Name, usageTarget(r.Name), s.consumers.named(r.Name), r.Force); err != nil {
-		return err
-	}
 	p.require(AtRevision, key, rev)
-	p.require(PrefixEmpty, prefixUsages(usageTarget(r.Name)), 0)
 	p.remove(key)
 	v.scan(prefixVersions(c.UID), func(key string, _ entry) bool {
 		p.remove(key)
 		return true
 	})
+	removeMinted(v, p, c)
+	g.add(&written{name: r.Name, kind: c.Kind, before: sourcesIn(c.References), deleted: true, force: r.Force})
 	return s.put(p, keyGone(r.Name), encodeTomb(c.UID))
+}
+
+// isActivePayload says whether a payload equals the active version's. One that
+// cannot be opened equals nothing: it must be possible to replace it.
+func (s *Store) isActivePayload(v view, c *Credential, payload credential.Payload) bool {
+	e, ok := v.get(keyVersion(c.UID, c.ActiveVersion))
+	if !ok {
+		return false
+	}
+	active, err := s.open(c.UID, c.ActiveVersion, e.sealed)
+	return err == nil && active.Equal(payload)
 }
 
 // editable returns a copy of a credential that a plan may change.
@@ -302,19 +401,20 @@ func (s *Store) addVersion(p *plan, c *Credential, payload credential.Payload, n
 	if err != nil {
 		return err
 	}
-	v := &Version{Number: n, State: Enabled, Facts: payload.Facts(), References: payload.References(), CreateTime: now}
+	v := &Version{Number: n, State: Enabled, Facts: payload.Facts(), References: payload.References(), CreateTime: now, Ageless: !payload.LongLived()}
 	if t, ok := payload.ExpireTime(); ok {
 		v.ExpireTime = t
 	}
 	c.activate(v)
-	c.NextVersion, c.RotateTime = n+1, now
+	c.NextVersion = n + 1
 	return s.putVersion(p, c.UID, v, sealed)
 }
 
 // activate makes v the active version.
 func (c *Credential) activate(v *Version) {
 	c.ActiveVersion = v.Number
-	c.Facts, c.References, c.ExpireTime = v.Facts, v.References, v.ExpireTime
+	c.Facts, c.References, c.ExpireTime, c.Ageless = v.Facts, v.References, v.ExpireTime, v.Ageless
+	c.Verification = nil // it was another version's
 }
 
 // putVersion adds a version's record to a plan; payload is sealed already.
@@ -367,10 +467,12 @@ func (s *Store) ListCredentials(ctx context.Context, name resourcename.Project, 
 		return nil, "", err
 	}
 	v := s.model.view()
-	if _, err := project(v, name); err != nil {
+	p, err := project(v, name)
+	if err != nil {
 		return nil, "", err
 	}
-	return listPage(v, keyIn(name.ID)+kindCredential, page, filter, f.match)
+	m := momentIn(p)
+	return listPage(v, keyIn(name.ID)+kindCredential, page, filter, func(c *Credential) bool { return f.match(c, m) })
 }
 
 // AccessCredential returns the payload of the active version, or, when version

@@ -40,6 +40,20 @@ const (
 	ReasonUnauthenticated   = "UNAUTHENTICATED"
 	ReasonAuditUnavailable  = "AUDIT_UNAVAILABLE"
 	ReasonStorage           = "STORAGE_UNAVAILABLE"
+
+	// ReasonVerificationFailed: a write that asked for it was not verified.
+	ReasonVerificationFailed = "VERIFICATION_FAILED"
+	// ReasonMintRefused: the vendor refuses to make the token.
+	ReasonMintRefused = "MINT_REFUSED"
+	// ReasonVendorUnavailable: the vendor gave no usable answer.
+	ReasonVendorUnavailable = "VENDOR_UNAVAILABLE"
+	// ReasonAmbientNotBound: the server's configuration does not let the project
+	// act as the server.
+	ReasonAmbientNotBound = "AMBIENT_NOT_BOUND"
+	// ReasonAddressMismatch: a secret store's credential is for another server.
+	ReasonAddressMismatch = "ADDRESS_MISMATCH"
+	// ReasonReferenceCycle: credentials would refer to each other in a ring.
+	ReasonReferenceCycle = "REFERENCE_CYCLE"
 )
 
 // Error is a failure with a reason that programs can act on. Its message names

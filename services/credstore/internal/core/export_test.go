@@ -60,3 +60,10 @@ func WithPayload(record, payload []byte) ([]byte, error) {
 	metadata, _, err := cutVersion(record)
 	return joinVersion(metadata, payload), err
 }
+
+// HoldReferenceTurn keeps all writes that may add references waiting until
+// release is called.
+func (s *Store) HoldReferenceTurn() (release func()) {
+	s.referenceTurn <- struct{}{}
+	return func() { <-s.referenceTurn }
+}

@@ -1,21 +1,31 @@
 package core
 
 import (
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/credstore/credstore/pkg/resourcename"
 )
 
 // filter is a conjunction of terms over a credential's metadata, a subset of
-// AIP-160: kind, name, labels.KEY; = and !=; joined by AND. Empty matches all.
+// AIP-160, joined by AND: kind, name, labels.KEY, ageState and verification with
+// = and !=; age and expires with >, >=, < and <=. Empty matches all.
 type filter []term
 
+// term is one comparison.
 type term struct {
-	field string // "kind", "name" or "labels"
+	field string // "labels" for a label
 	label string
-	not   bool
+	op    string
 	value string
+	span  time.Duration // the value of age and expires
+	at    int           // the place in the text, from 1
 }
+
+// ops lists the operators, those that begin with another one first.
+var ops = []string{"!=", ">=", "<=", "=", ">", "<"}
 
 // parseFilter reads a filter; its error names the field "filter" and the place.
 func parseFilter(text string) (filter, error) {
@@ -24,44 +34,118 @@ func parseFilter(text string) (filter, error) {
 	}
 	var f filter
 	rest := strings.TrimSpace(text)
+	end := strings.Index(text, rest) + len(rest) + 1
+	place := func() int { return end - len(rest) }
 	for rest != "" {
 		if len(f) > 0 {
 			word, tail, _ := strings.Cut(rest, " ")
 			if !strings.EqualFold(word, "AND") {
-				return nil, invalidField("filter", "expected AND at character %d", len(text)-len(rest)+1)
+				return nil, invalidField("filter", "expected AND at character %d", place())
 			}
 			rest = strings.TrimLeft(tail, " ")
 		}
-		at := len(text) - len(rest) + 1
-		i := strings.IndexAny(rest, "=!")
+		t := term{at: place()}
+		i := strings.IndexAny(rest, "=!<>")
 		if i < 0 {
-			return nil, invalidField("filter", "expected FIELD = VALUE at character %d", at)
+			return nil, invalidField("filter", "expected FIELD = VALUE at character %d", t.at)
 		}
-		t := term{field: strings.TrimSpace(rest[:i])}
+		t.field = strings.TrimSpace(rest[:i])
 		rest = rest[i:]
-		if strings.HasPrefix(rest, "!=") {
-			t.not, rest = true, rest[2:]
-		} else if strings.HasPrefix(rest, "=") {
-			rest = rest[1:]
-		} else {
-			return nil, invalidField("filter", "expected = or != at character %d", len(text)-len(rest)+1)
+		o := slices.IndexFunc(ops, func(op string) bool { return strings.HasPrefix(rest, op) })
+		if o < 0 {
+			return nil, invalidField("filter", "expected = or != at character %d", place())
 		}
+		opAt := place()
+		t.op = ops[o]
+		rest = strings.TrimLeft(rest[len(t.op):], " ")
 		if label, ok := strings.CutPrefix(t.field, "labels."); ok {
 			t.field, t.label = "labels", label
 		}
-		switch {
-		case t.field == "labels" && validLabelKey(t.label):
-		case t.field == "kind", t.field == "name":
-		default:
-			return nil, invalidField("filter", "unknown field at character %d: use kind, name or labels.KEY", at)
+		if err := t.checkField(opAt); err != nil {
+			return nil, err
 		}
+		valueAt := place()
 		var ok bool
-		if t.value, rest, ok = filterValue(strings.TrimLeft(rest, " ")); !ok {
-			return nil, invalidField("filter", "expected a value behind the operator of the term at character %d; quote one that holds spaces", at)
+		if t.value, rest, ok = filterValue(rest); !ok {
+			return nil, invalidField("filter", "expected a value behind the operator of the term at character %d; quote one that holds spaces", t.at)
+		}
+		if err := t.checkValue(valueAt); err != nil {
+			return nil, err
 		}
 		f = append(f, t)
 	}
 	return f, nil
+}
+
+// checkField refuses an unknown field and an operator that the field has not.
+func (t *term) checkField(opAt int) error {
+	switch {
+	case t.field == "labels" && validLabelKey(t.label):
+	case slices.Contains([]string{"kind", "name", "ageState", "verification"}, t.field):
+	case t.spans():
+		if t.op == "=" || t.op == "!=" {
+			return invalidField("filter", "expected >, >=, < or <= at character %d: %s is compared with a length of time", opAt, t.field)
+		}
+		return nil
+	default:
+		return invalidField("filter", "unknown field at character %d: use kind, name, labels.KEY, age, ageState, expires or verification", t.at)
+	}
+	if t.op != "=" && t.op != "!=" {
+		return invalidField("filter", "expected = or != at character %d: %s has no order", opAt, t.field)
+	}
+	return nil
+}
+
+// spans says whether the field is compared with a length of time.
+func (t *term) spans() bool { return t.field == "age" || t.field == "expires" }
+
+// timed says whether time alone changes what the term is true of.
+func (t *term) timed() bool { return t.spans() || t.field == "ageState" }
+
+// checkValue refuses what the field can never be, which otherwise would match
+// nothing without a word.
+func (t *term) checkValue(at int) error {
+	var known []string
+	switch t.field {
+	case "age", "expires":
+		var ok bool
+		if t.span, ok = parseSpan(t.value); !ok {
+			return invalidField("filter", "expected a length of time at character %d: a number of at most %d days and d, h, m or s behind it, as 90d", at, maxSpan/day)
+		}
+		return nil
+	case "ageState":
+		known = ageStates
+	case "verification":
+		for s := range VerificationUnsupported + 1 {
+			known = append(known, s.String())
+		}
+	default:
+		return nil
+	}
+	if !slices.Contains(known, t.value) {
+		return invalidField("filter", "unknown value at character %d: %s is one of %s", at, t.field, strings.Join(known, ", "))
+	}
+	return nil
+}
+
+const (
+	day = 24 * time.Hour
+	// maxSpan is far from where a time.Duration ends.
+	maxSpan = 36_500 * day
+)
+
+// parseSpan reads a whole number with its unit: 90d, 12h, 30m or 45s.
+func parseSpan(text string) (time.Duration, bool) {
+	if len(text) < 2 {
+		return 0, false
+	}
+	unit, ok := map[byte]time.Duration{'d': day, 'h': time.Hour, 'm': time.Minute, 's': time.Second}[text[len(text)-1]]
+	digits := text[:len(text)-1]
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if !ok || err != nil || digits[0] == '+' || n > uint64(maxSpan/unit) {
+		return 0, false
+	}
+	return time.Duration(n) * unit, true
 }
 
 // filterValue takes a bare word or a quoted string off the front.
@@ -95,7 +179,20 @@ func filterValue(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-func (f filter) match(c *Credential) bool {
+// refuseTimed is for a watch: nothing tells it when time alone changes what
+// matches.
+func (f filter) refuseTimed() error {
+	for _, t := range f {
+		if t.timed() {
+			return invalidField("filter", "has %s at character %d, which changes with time alone and cannot be watched: list with it, or watch without it and look at the credentials' times", t.field, t.at)
+		}
+	}
+	return nil
+}
+
+// match says whether a credential fits. The moment is only looked at by terms
+// that time changes.
+func (f filter) match(c *Credential, m moment) bool {
 	for _, t := range f {
 		var is bool
 		switch t.field {
@@ -106,12 +203,41 @@ func (f filter) match(c *Credential) bool {
 		case "labels":
 			v, ok := c.Labels[t.label]
 			is = ok && v == t.value
+		case "ageState":
+			is = c.ageState(m).String() == t.value
+		case "verification":
+			is = c.verificationState().String() == t.value
+		case "age":
+			// What has no age is neither older nor younger.
+			if c.Ageless || !compares(m.now.Sub(c.RotateTime), t.op, t.span) {
+				return false
+			}
+			continue
+		case "expires":
+			// What has ended expires in less than any time, and what does not say
+			// when it ends, never.
+			if c.ExpireTime.IsZero() || !compares(c.ExpireTime.Sub(m.now), t.op, t.span) {
+				return false
+			}
+			continue
 		}
-		if is == t.not {
+		if is == (t.op == "!=") {
 			return false
 		}
 	}
 	return true
+}
+
+func compares(d time.Duration, op string, with time.Duration) bool {
+	switch op {
+	case ">":
+		return d > with
+	case ">=":
+		return d >= with
+	case "<":
+		return d < with
+	}
+	return d <= with
 }
 
 // nameSet is the names of a watch; nil means all.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/credstore/credstore/pkg/resourcename"
 )
@@ -81,17 +82,23 @@ func FuzzResumeToken(f *testing.F) {
 func (f filter) printed() string {
 	terms := make([]string, len(f))
 	for i, t := range f {
-		field, op := t.field, " = "
+		field := t.field
 		if t.label != "" {
 			field += "." + t.label
 		}
-		if t.not {
-			op = " != "
-		}
 		value := strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(t.value)
-		terms[i] = field + op + `"` + value + `"`
+		terms[i] = field + " " + t.op + ` "` + value + `"`
 	}
 	return strings.Join(terms, " AND ")
+}
+
+// unplaced is a filter without the places of its terms.
+func (f filter) unplaced() filter {
+	out := slices.Clone(f)
+	for i := range out {
+		out[i].at = 0
+	}
+	return out
 }
 
 func FuzzFilter(f *testing.F) {
@@ -99,10 +106,17 @@ func FuzzFilter(f *testing.F) {
 		"", "kind = basic", `labels.team="a b" AND name != projects/p/credentials/c`, `labels.a/b.c != "\"\\"`, "kind=basic and kind!=vault",
 		"kind", "= x", "kind ! x", "labels. = x", "labels.A = x", `kind = "open`, `kind = "a"b`, "kind = a b", "x = y", "kind = a AND", `kind = "\`,
 		strings.Repeat("kind=a AND ", 400), "kind==a", "labels.a=b=c", " kind = a ", "kind =", "labels.x = \xff",
+		"age>90d", "age >= 12h AND age<30m", "expires < 14d", "expires <= 45s", `age > "1d"`, "age = 1d", "age > -1d", "age > 99999999999999999999d", "age>d", "age > 1w",
+		"ageState = DUE", "ageState != EXPIRED AND verification = REFUSED", "verification = STATE_UNSPECIFIED", "ageState > DUE", "kind < a", "kind <> a", "age => 1d", "age > +1d", "age > 1 d",
 	} {
 		f.Add(s)
 	}
-	c := &Credential{Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a b", "x": ""}}
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	c := &Credential{
+		Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a b", "x": ""},
+		RotateTime: now.Add(-100 * day), ExpireTime: now.Add(10 * day),
+	}
+	m := moment{now: now}
 	f.Fuzz(func(t *testing.T, text string) {
 		got, err := parseFilter(text)
 		if err != nil {
@@ -113,69 +127,147 @@ func FuzzFilter(f *testing.F) {
 			return
 		}
 		for _, term := range got {
-			if term.field == "labels" != (term.label != "") {
+			if term.field == "labels" != (term.label != "") || term.span < 0 || term.span > maxSpan || term.at < 1 || term.at > len(text) || !strings.HasPrefix(text[term.at-1:], strings.SplitN(term.field, ".", 2)[0]) {
 				t.Errorf("%q has the term %+v", text, term)
 			}
 		}
-		matches := got.match(c)
+		matches := got.match(c, m)
+		if got.refuseTimed() == nil && got.match(c, moment{}) != matches {
+			t.Errorf("%q can be watched, and depends on the time", text)
+		}
 		if len(got.printed()) > MaxFilter {
 			return
 		}
 		again, err := parseFilter(got.printed())
-		if err != nil || !slices.Equal(got, again) || again.match(c) != matches {
+		if err != nil || !slices.Equal(got.unplaced(), again.unplaced()) || again.match(c, m) != matches {
 			t.Errorf("%q is %+v, and printed as %q %+v, %v", text, got, got.printed(), again, err)
 		}
 	})
 }
 
 func TestFilter(t *testing.T) {
-	c := &Credential{Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a", "zone": "eu west"}}
+	now := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	c := &Credential{
+		Name: resourcename.Credential{Project: "p", ID: "c"}, Kind: "basic", Labels: map[string]string{"team": "a", "zone": "eu west"},
+		RotateTime: now.Add(-100 * day), ExpireTime: now.Add(10 * day), Verification: &Verification{State: VerificationRefused},
+	}
+	// The other is ageless, without an end, and was never verified.
+	other := &Credential{Name: resourcename.Credential{Project: "p", ID: "other"}, Kind: "awsAssumeRole", Ageless: true, RotateTime: now.Add(-100 * day)}
+	const bad = "bad"
 	tests := []struct {
-		text  string
-		match bool
-		bad   bool
+		text string
+		want string // which of the two match, or bad
 	}{
-		{"", true, false},
-		{"   ", true, false},
-		{"kind = basic", true, false},
-		{"kind=basic", true, false},
-		{`kind = "basic"`, true, false},
-		{"kind != basic", false, false},
-		{"labels.team = a AND kind = basic", true, false},
-		{"labels.team = a and labels.team != b", true, false},
-		{"labels.team = a AND kind = vault", false, false},
-		{`labels.zone = "eu west"`, true, false},
-		{`labels.zone = "eu  west"`, false, false},
-		{"labels.none = a", false, false},
-		{"labels.none != a", true, false},
-		{`labels.none = ""`, false, false},
-		{"name = projects/p/credentials/c", true, false},
-		{"name = c", false, false},
-		{"labels.zone = eu west", false, true},
-		{"labels.team = a OR kind = basic", false, true},
-		{"labels.team = a kind = basic", false, true},
-		{"team = a", false, true},
-		{"labels = a", false, true},
-		{"labels. = a", false, true},
-		{"labels.Team = a", false, true},
-		{"kind", false, true},
-		{"kind =", false, true},
-		{"kind > a", false, true},
-		{"kind == a", false, true},
-		{"AND kind = a", false, true},
-		{"kind = a AND", false, true},
-		{`kind = "a`, false, true},
-		{`kind = "a\`, false, true},
-		{strings.Repeat("x", MaxFilter+1), false, true},
+		{"", "c other"},
+		{"   ", "c other"},
+		{"kind = basic", "c"},
+		{"kind=basic", "c"},
+		{`kind = "basic"`, "c"},
+		{"kind != basic", "other"},
+		{"labels.team = a AND kind = basic", "c"},
+		{"labels.team = a and labels.team != b", "c"},
+		{"labels.team = a AND kind = vault", ""},
+		{`labels.zone = "eu west"`, "c"},
+		{`labels.zone = "eu  west"`, ""},
+		{"labels.none = a", ""},
+		{"labels.none != a", "c other"},
+		{`labels.none = ""`, ""},
+		{"name = projects/p/credentials/c", "c"},
+		{"name = c", ""},
+		{"age > 90d", "c"},
+		{"age>90d", "c"},
+		{`age > "90d"`, "c"},
+		{"age > 100d", ""},
+		{"age >= 100d", "c"},
+		{"age <= 100d", "c"},
+		{"age < 100d", ""},
+		{"age > 2399h AND age < 2401h", "c"},
+		{"age > 143999m", "c"},
+		{"age > 8639999s", "c"},
+		{"age > 0d", "c"},
+		{"expires < 14d", "c"},
+		{"expires < 10d", ""},
+		{"expires <= 10d", "c"},
+		{"expires > 14d", ""},
+		{"expires > 0s", "c"},
+		{"ageState = EXPIRING", "c"},
+		{"ageState != EXPIRING", "other"},
+		{"ageState = AGE_STATE_UNSPECIFIED", "other"},
+		{"verification = REFUSED", "c"},
+		{"verification != REFUSED", "other"},
+		{"verification = STATE_UNSPECIFIED", "other"},
+		{"kind = basic AND age > 90d AND verification = REFUSED", "c"},
+		{"labels.zone = eu west", bad},
+		{"labels.team = a OR kind = basic", bad},
+		{"labels.team = a kind = basic", bad},
+		{"team = a", bad},
+		{"labels = a", bad},
+		{"labels. = a", bad},
+		{"labels.Team = a", bad},
+		{"kind", bad},
+		{"kind =", bad},
+		{"kind > a", bad},
+		{"kind == a", bad},
+		{"AND kind = a", bad},
+		{"kind = a AND", bad},
+		{`kind = "a`, bad},
+		{`kind = "a\`, bad},
+		{"age = 90d", bad},
+		{"age != 90d", bad},
+		{"age > 90", bad},
+		{"age > d", bad},
+		{"age > 1w", bad},
+		{"age > -1d", bad},
+		{"age > +1d", bad},
+		{"age > 1.5d", bad},
+		{"age > 1d12h", bad},
+		{"age > 36501d", bad},
+		{"age > 9223372036854775807s", bad},
+		{"age > 1_0d", bad},
+		{"expires = 1d", bad},
+		{"ageState = due", bad},
+		{"ageState > DUE", bad},
+		{"verification = OK", bad},
+		{strings.Repeat("x", MaxFilter+1), bad},
 	}
 	for _, tt := range tests {
 		f, err := parseFilter(tt.text)
-		if (err != nil) != tt.bad {
+		if (err != nil) != (tt.want == bad) {
 			t.Errorf("%.60q: %v", tt.text, err)
 			continue
 		}
-		if err == nil && f.match(c) != tt.match {
-			t.Errorf("%q matches: %v", tt.text, !tt.match)
+		if err != nil {
+			continue
+		}
+		var got []string
+		for _, c := range []*Credential{c, other} {
+			if f.match(c, moment{now: now}) {
+				got = append(got, c.Name.ID)
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%q matches %v, want %s", tt.text, got, tt.want)
+		}
+	}
+}
+
+// Refusals say where, and what to write instead.
+func TestFilterErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"kind = basic AND age = 90d":     "expected >, >=, < or <= at character 22: age is compared with a length of time",
+		"  age > soon ":                  "expected a length of time at character 9: a number of at most 36500 days and d, h, m or s behind it, as 90d",
+		"kind = a AND ageState = LATE":   "unknown value at character 25: ageState is one of AGE_STATE_UNSPECIFIED, FRESH, DUE, OVERDUE, EXPIRING, EXPIRED",
+		"verification=OK":                "unknown value at character 14: verification is one of STATE_UNSPECIFIED, VERIFIED, REFUSED, UNREACHABLE, UNSUPPORTED",
+		"kind > a":                       "expected = or != at character 6: kind has no order",
+		"kind = a AND colour = red":      "unknown field at character 14: use kind, name, labels.KEY, age, ageState, expires or verification",
+		"kind = a OR kind = b":           "expected AND at character 10",
+		"kind":                           "expected FIELD = VALUE at character 1",
+		"kind = a AND labels.x ! b":      "expected = or != at character 23",
+		"kind = a AND labels.x = \"b\"c": "expected a value behind the operator of the term at character 14; quote one that holds spaces",
+	} {
+		_, err := parseFilter(text)
+		if err == nil || err.Error() != "invalid argument: filter: "+want {
+			t.Errorf("%q: %v\nwant %s", text, err, want)
 		}
 	}
 }

@@ -11,12 +11,12 @@ import (
 )
 
 // audited says which permissions leave a line in the audit log when they are
-// granted. Denials always do. A payload has a line of its own, written by
-// release when it is known which version leaves.
+// granted. Denials always do. A payload or token has a line of its own, written
+// when it is known which version leaves.
 func audited(p Permission) bool {
 	_, verb, _ := strings.Cut(string(p), ".")
 	switch verb {
-	case "get", "list", "watch", "access", "use":
+	case "get", "list", "watch", "access", "use", "verify", "mint":
 		return false
 	}
 	return true

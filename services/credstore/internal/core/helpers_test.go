@@ -476,9 +476,12 @@ func consistent(t *testing.T, h *coretest.Harness) {
 		}) {
 			for _, it := range i.Items {
 				target := resourcename.Usage{Project: p.Name.ID, Collection: resourcename.Credentials}
-				if it.Secret != nil {
+				switch {
+				case it.Secret != nil:
 					target.Collection, target.Resource = resourcename.SecretStores, it.Secret.Store.ID
-				} else {
+				case it.Mint != nil:
+					target.Resource = it.Mint.Credential.ID
+				default:
 					target.Resource = it.Credential.Name.ID
 				}
 				usedBy(target, "injections."+i.Name.ID, i.Name.String())
@@ -487,6 +490,13 @@ func consistent(t *testing.T, h *coretest.Harness) {
 		for _, c := range everything(t, func(ctx context.Context, page core.Page) ([]*core.Credential, string, error) {
 			return h.Store.ListCredentials(ctx, p.Name, "", page)
 		}) {
+			for _, ref := range c.References {
+				source, err := resourcename.ParseCredential(ref)
+				if err != nil {
+					t.Errorf("%s refers to %s: %v", c.Name, ref, err)
+				}
+				usedBy(usageOf(source, ""), "credentials."+c.Name.ID, c.Name.String())
+			}
 			for _, v := range everything(t, func(ctx context.Context, page core.Page) ([]core.Version, string, error) {
 				return h.Store.ListVersions(ctx, c.Name, page)
 			}) {

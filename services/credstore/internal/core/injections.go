@@ -138,6 +138,9 @@ func (s *Store) permitSources(ctx context.Context, items []Item) error {
 		case it.Secret != nil && !asked[it.Secret.Store]:
 			asked[it.Secret.Store] = true
 			err = s.permit(ctx, SecretStoresUse, it.Secret.Store.Parent(), it.Secret.Store)
+		case it.Mint != nil && !asked[it.Mint.Credential]:
+			asked[it.Mint.Credential] = true
+			err = s.permit(ctx, CredentialsUse, it.Mint.Credential.Parent(), it.Mint.Credential)
 		}
 		if err != nil {
 			return err
@@ -146,7 +149,8 @@ func (s *Store) permitSources(ctx context.Context, items []Item) error {
 	return nil
 }
 
-// useSources checks what the items name, makes a usage for each, takes back
+// useSources checks what the items name, puts what they want minted into the
+// form in which it is stored, makes a usage for each, takes back
 // those of sources that the injection no longer names, and refuses paths that
 // overlap with another injection's.
 func (s *Store) useSources(v view, p *plan, old, inj *Injection) error {
@@ -172,6 +176,9 @@ func (s *Store) useSources(v view, p *plan, old, inj *Injection) error {
 		if err := credential.ValidateField(c.Kind, it.Credential.Field); err != nil {
 			bad.add(fmt.Sprintf("injection.items[%d].credential.field", i), "%s", err)
 		}
+	}
+	if err := settleMints(v, inj, &bad); err != nil {
+		return err
 	}
 	if err := bad.err(); err != nil {
 		return err
@@ -209,6 +216,8 @@ func sourcesOf(i *Injection) map[resourcename.Usage]bool {
 			out[usageTarget(it.Credential.Name)] = true
 		case it.Secret != nil:
 			out[storeUsageTarget(it.Secret.Store)] = true
+		case it.Mint != nil:
+			out[usageTarget(it.Mint.Credential)] = true
 		}
 	}
 	return out

@@ -3,7 +3,6 @@ package core
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 )
 
@@ -31,8 +30,8 @@ func (s *Store) runJanitor(ctx context.Context) {
 }
 
 // cleanUp removes lapsed usages, old requests, what was kept of credentials for
-// watchers that cannot resume any more, and values that no injection wants. Each
-// removal holds only if nobody changed the record meanwhile.
+// watchers that cannot resume any more, and values and tokens that no injection
+// wants. Each removal holds only if nobody changed the record meanwhile.
 func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 	v := s.model.view()
 	p := &plan{}
@@ -63,12 +62,18 @@ func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 	for _, w := range wantedIn(v) {
 		inUse[keyValue(w.Locator)] = true
 	}
-	v.scan(prefixValue, func(key string, e entry) bool {
-		if strings.HasPrefix(key, prefixValue) && !inUse[key] {
-			return drop(key, e)
-		}
-		return true
-	})
+	tokens, _ := wantedTokensIn(v)
+	for _, w := range tokens {
+		inUse[keyMinted(w.Locator)] = true
+	}
+	for _, prefix := range []string{prefixValue, prefixMinted} {
+		v.scan(prefix, func(key string, e entry) bool {
+			if !inUse[key] {
+				return drop(key, e)
+			}
+			return true
+		})
+	}
 	return s.commitCleanup(ctx, p)
 }
 

@@ -21,9 +21,12 @@ import (
 //	version/{credential uid}/{version}      metadata and payload, sealed apart
 //	usage/{project}/credential/{credential}/{usage}
 //	usage/{project}/store/{secretStore}/{usage}
+//	usage/{project}/reference/{credential}/{usage}   by other credentials
 //	value/{project}/{secretStore uid}/{locator}
+//	minted/{project}/{credential uid}/{digest of the request}
 //	request/{project}/{digest}
 //	guard/{project}
+//	guard/{project}/references
 //	gone/{project}/{credential}             what watchers are told of a deleted one
 //	seal/keys
 const (
@@ -32,6 +35,7 @@ const (
 	prefixVersion = "version/"
 	prefixUsage   = "usage/"
 	prefixValue   = "value/"
+	prefixMinted  = "minted/"
 	prefixRequest = "request/"
 	prefixGuard   = "guard/"
 	prefixGone    = "gone/"
@@ -43,11 +47,17 @@ const (
 	kindInjection  = "injection/"
 	kindStore      = "store/"
 	kindToken      = "token/"
+	// kindReference is only in the keys of usages.
+	kindReference = "reference/"
 )
 
 func keyProject(p resourcename.Project) string { return prefixProject + p.ID }
 
 func keyGone(c resourcename.Credential) string { return prefixGone + c.Project + "/" + c.ID }
+
+// keyReferenceGuard is changed whenever a credential of the project comes to refer
+// to another.
+func keyReferenceGuard(project string) string { return prefixGuard + project + "/references" }
 
 // keyGuard is changed with every change of the project's injections.
 func keyGuard(project string) string { return prefixGuard + project }
@@ -94,13 +104,30 @@ func prefixUsages(u resourcename.Usage) string {
 	return prefixUsage + u.Project + "/" + kind + u.Resource + "/"
 }
 
-func keyUsage(u resourcename.Usage) string { return prefixUsages(u) + u.ID }
+// prefixReferrers is where the usages by other credentials lie. They are kept
+// apart so that a batch can delete a credential together with those that refer
+// to it, and still assert that nothing else uses it.
+func prefixReferrers(u resourcename.Usage) string {
+	return prefixUsage + u.Project + "/" + kindReference + u.Resource + "/"
+}
+
+func keyUsage(u resourcename.Usage) string {
+	if u.Collection == resourcename.Credentials && strings.HasPrefix(u.ID, derivedID(resourcename.Credentials, "")) {
+		return prefixReferrers(u) + u.ID
+	}
+	return prefixUsages(u) + u.ID
+}
 
 // keyValue hashes the path, which may hold any character.
 func keyValue(l Locator) string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", l.Version, l.Path))
 	return prefixValue + l.Project + "/" + l.StoreUID + "/" + hex.EncodeToString(sum[:16])
 }
+
+// prefixMintedOf is where the tokens minted from one credential lie.
+func prefixMintedOf(project, uid string) string { return prefixMinted + project + "/" + uid + "/" }
+
+func keyMinted(l TokenLocator) string { return prefixMintedOf(l.Project, l.CredentialUID) + l.Request }
 
 // keyRequest is separate for each principal and method, so that callers cannot
 // collide with, or probe for, each other's ids.

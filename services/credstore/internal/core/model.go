@@ -199,7 +199,7 @@ func (m *model) decode(key string, sealed []byte, rev Revision) (entry, error) {
 	if e.value, err = decodeRecord(key, plain, rev); err != nil {
 		return entry{}, fmt.Errorf("record %s: %w", key, err)
 	}
-	if strings.HasPrefix(key, prefixValue) {
+	if strings.HasPrefix(key, prefixValue) || strings.HasPrefix(key, prefixMinted) {
 		e.sealed = sealed // its metadata is decoded, its content stays sealed
 	}
 	return e, nil
@@ -219,6 +219,8 @@ func decodeRecord(key string, plain []byte, rev Revision) (any, error) {
 		return decodeUsage(name, plain)
 	case strings.HasPrefix(key, prefixValue):
 		return decodeValue(plain)
+	case strings.HasPrefix(key, prefixMinted):
+		return decodeMinted(plain)
 	case strings.HasPrefix(key, prefixRequest):
 		return decodeRequest(plain, rev)
 	case strings.HasPrefix(key, prefixGone):
@@ -384,7 +386,7 @@ func appendTopics(topics []string, key string) []string {
 		return append(topics, topicCredentials(project), topicKey(key))
 	case ok && kind == kindInjection:
 		return append(topics, topicInjections(project), topicKey(key))
-	case ok && kind == kindStore, strings.HasPrefix(key, prefixValue):
+	case ok && kind == kindStore, strings.HasPrefix(key, prefixValue), strings.HasPrefix(key, prefixMinted):
 		return append(topics, topicKey(key))
 	}
 	return topics

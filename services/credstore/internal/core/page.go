@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strings"
 )
 
@@ -60,6 +61,8 @@ func decodeChecked(token string, limit int) ([]byte, error) {
 	return body, nil
 }
 
+var errForeignPage = invalidField("pageToken", "belongs to another query: keep parent and filter as they were")
+
 // resolve returns the size to use and the key to go on behind. The token must
 // come from a query with the same parts.
 func (p Page) resolve(prefix string, query [8]byte) (size int, after string, err error) {
@@ -78,31 +81,50 @@ func (p Page) resolve(prefix string, query [8]byte) (size int, after string, err
 	case err != nil:
 		return 0, "", invalidField("pageToken", "is not a token from this server: pass on nextPageToken as it was received")
 	case q != query || !strings.HasPrefix(last, prefix):
-		return 0, "", invalidField("pageToken", "belongs to another query: keep parent and filter as they were")
+		return 0, "", errForeignPage
 	}
 	return size, last, nil
 }
 
 // listPage returns one page of the records below prefix that match.
 func listPage[V any](v view, prefix string, page Page, query string, match func(V) bool) ([]V, string, error) {
-	hash := queryHash(prefix, query)
-	size, after, err := page.resolve(prefix, hash)
+	return listPages(v, []string{prefix}, page, query, match)
+}
+
+// listPages is listPage over the records below several prefixes, one after the
+// other. None of them is the beginning of another.
+func listPages[V any](v view, prefixes []string, page Page, query string, match func(V) bool) ([]V, string, error) {
+	hash := queryHash(append(slices.Clone(prefixes), query)...)
+	size, after, err := page.resolve("", hash)
 	if err != nil {
 		return nil, "", err
 	}
+	first := slices.IndexFunc(prefixes, func(p string) bool { return strings.HasPrefix(after, p) })
+	if after == "" {
+		first = 0
+	}
+	if first < 0 {
+		return nil, "", errForeignPage
+	}
 	var out []V
 	var last, next string
-	v.scanAfter(prefix, after, func(key string, e entry) bool {
-		r, ok := e.value.(V)
-		if !ok || !match(r) {
+	for _, prefix := range prefixes[first:] {
+		v.scanAfter(prefix, after, func(key string, e entry) bool {
+			r, ok := e.value.(V)
+			if !ok || !match(r) {
+				return true
+			}
+			if len(out) == size {
+				next = encodePageToken(hash, last)
+				return false
+			}
+			out, last = append(out, r), key
 			return true
+		})
+		if next != "" {
+			break
 		}
-		if len(out) == size {
-			next = encodePageToken(hash, last)
-			return false
-		}
-		out, last = append(out, r), key
-		return true
-	})
+		after = ""
+	}
 	return out, next, nil
 }

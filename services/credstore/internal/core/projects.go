@@ -28,6 +28,7 @@ func (s *Store) CreateProject(ctx context.Context, r CreateProjectRequest) (*Pro
 	v.checkID("projectId", r.Name.ID)
 	v.checkDescription("project.description", r.Description)
 	v.checkLabels("project.labels", r.Labels)
+	v.checkRotationPeriod("project.rotationPeriod", r.RotationPeriod)
 	if err := v.err(); err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func (s *Store) CreateProject(ctx context.Context, r CreateProjectRequest) (*Pro
 		return nil, err
 	}
 	now := time.Now()
-	p := &Project{Name: r.Name, UID: uid, Description: r.Description, Labels: r.Labels, CreateTime: now, UpdateTime: now}
+	p := &Project{Name: r.Name, UID: uid, Description: r.Description, Labels: r.Labels, RotationPeriod: r.RotationPeriod, CreateTime: now, UpdateTime: now}
 	res, err := s.change(ctx, r.Mutation, "CreateProject", r.Name.ID, func(v view) (*plan, error) {
 		key := keyProject(r.Name)
 		if _, ok := v.get(key); ok {
@@ -54,6 +55,66 @@ func (s *Store) CreateProject(ctx context.Context, r CreateProjectRequest) (*Pro
 	}
 	p.Etag = etagOf(uid, res.rev)
 	return p, nil
+}
+
+// UpdateProject changes the fields of the request that are not nil.
+func (s *Store) UpdateProject(ctx context.Context, r UpdateProjectRequest) (*Project, error) {
+	if err := s.permit(ctx, ProjectsUpdate, r.Name, r.Name); err != nil {
+		return nil, err
+	}
+	var bad invalid
+	if r.Description != nil {
+		bad.checkDescription("project.description", *r.Description)
+	}
+	if r.Labels != nil {
+		bad.checkLabels("project.labels", *r.Labels)
+	}
+	if r.RotationPeriod != nil {
+		bad.checkRotationPeriod("project.rotationPeriod", *r.RotationPeriod)
+	}
+	if err := bad.err(); err != nil {
+		return nil, err
+	}
+	var out *Project
+	edit := func(v view) (*plan, error) {
+		old, rev, ok := lookup[*Project](v, keyProject(r.Name))
+		switch {
+		case !ok:
+			return nil, notFound(r.Name)
+		case r.Etag != "" && r.Etag != old.Etag:
+			return nil, etagMismatch(r.Name)
+		}
+		p := *old
+		p.UpdateTime = time.Now()
+		if r.Description != nil {
+			p.Description = *r.Description
+		}
+		if r.Labels != nil {
+			p.Labels = *r.Labels
+		}
+		if r.RotationPeriod != nil {
+			p.RotationPeriod = *r.RotationPeriod
+		}
+		out = &p
+		pl := &plan{name: r.Name.String(), response: encodeProject(&p)}
+		pl.require(AtRevision, keyProject(r.Name), rev)
+		return pl, s.put(pl, keyProject(r.Name), encodeProject(&p))
+	}
+	if r.Description == nil && r.Labels == nil && r.RotationPeriod == nil {
+		if _, err := edit(s.model.view()); err != nil {
+			return nil, err
+		}
+		return project(s.model, r.Name)
+	}
+	res, err := s.change(ctx, r.Mutation, "UpdateProject", r.Name.ID, edit)
+	if err != nil {
+		return nil, err
+	}
+	if res.replayed != nil {
+		return decodeProject(r.Name, res.replayed.response, res.rev)
+	}
+	out.Etag = etagOf(out.UID, res.rev)
+	return out, nil
 }
 
 // GetProject returns one project.

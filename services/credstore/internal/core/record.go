@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -39,6 +40,14 @@ func unstamp(t *timestamppb.Timestamp) time.Time {
 		return time.Time{}
 	}
 	return t.AsTime()
+}
+
+// span is a duration's record; 0 is not kept.
+func span(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
 }
 
 func marshal(m proto.Message) ([]byte, error) {
@@ -83,7 +92,7 @@ func decodeVersionChange(name resourcename.Credential, b []byte, rev Revision) (
 func encodeProject(p *Project) proto.Message {
 	return &recordv1.Project{
 		Uid: p.UID, Description: p.Description, Labels: p.Labels,
-		CreateTime: stamp(p.CreateTime), UpdateTime: stamp(p.UpdateTime),
+		CreateTime: stamp(p.CreateTime), UpdateTime: stamp(p.UpdateTime), RotationPeriod: span(p.RotationPeriod),
 	}
 }
 
@@ -95,6 +104,7 @@ func decodeProject(name resourcename.Project, b []byte, rev Revision) (*Project,
 	return &Project{
 		Name: name, UID: m.GetUid(), Description: m.GetDescription(), Labels: m.GetLabels(),
 		Etag: etagOf(m.GetUid(), rev), CreateTime: unstamp(m.GetCreateTime()), UpdateTime: unstamp(m.GetUpdateTime()),
+		RotationPeriod: m.GetRotationPeriod().AsDuration(),
 	}, nil
 }
 
@@ -104,6 +114,7 @@ func encodeCredential(c *Credential) proto.Message {
 		ActiveVersion: c.ActiveVersion, NextVersion: c.NextVersion,
 		Facts: c.Facts, References: c.References, ExpireTime: stamp(c.ExpireTime),
 		CreateTime: stamp(c.CreateTime), UpdateTime: stamp(c.UpdateTime), RotateTime: stamp(c.RotateTime),
+		RotationPeriod: span(c.RotationPeriod), Verification: asVerificationRecord(c.Verification), Ageless: c.Ageless,
 	}
 	return m
 }
@@ -118,6 +129,7 @@ func decodeCredential(name resourcename.Credential, b []byte, rev Revision) (*Cr
 		ActiveVersion: m.GetActiveVersion(), NextVersion: m.GetNextVersion(), Etag: etagOf(m.GetUid(), rev),
 		Facts: m.GetFacts(), References: m.GetReferences(), ExpireTime: unstamp(m.GetExpireTime()),
 		CreateTime: unstamp(m.GetCreateTime()), UpdateTime: unstamp(m.GetUpdateTime()), RotateTime: unstamp(m.GetRotateTime()),
+		RotationPeriod: m.GetRotationPeriod().AsDuration(), Verification: fromVerificationRecord(m.GetVerification()), Ageless: m.GetAgeless(),
 	}
 	return c, nil
 }
@@ -125,7 +137,7 @@ func decodeCredential(name resourcename.Credential, b []byte, rev Revision) (*Cr
 func encodeVersion(v *Version) proto.Message {
 	return &recordv1.Version{
 		Number: v.Number, State: uint32(v.State), Facts: v.Facts, References: v.References,
-		CreateTime: stamp(v.CreateTime), DestroyTime: stamp(v.DestroyTime), ExpireTime: stamp(v.ExpireTime),
+		CreateTime: stamp(v.CreateTime), DestroyTime: stamp(v.DestroyTime), ExpireTime: stamp(v.ExpireTime), Ageless: v.Ageless,
 	}
 }
 
@@ -137,7 +149,37 @@ func decodeVersion(b []byte) (*Version, error) {
 	return &Version{
 		Number: m.GetNumber(), State: VersionState(m.GetState()), Facts: m.GetFacts(), References: m.GetReferences(),
 		CreateTime: unstamp(m.GetCreateTime()), DestroyTime: unstamp(m.GetDestroyTime()), ExpireTime: unstamp(m.GetExpireTime()),
+		Ageless: m.GetAgeless(),
 	}, nil
+}
+
+func asVerificationRecord(v *Verification) *recordv1.Verification {
+	if v == nil {
+		return nil
+	}
+	m := &recordv1.Verification{
+		State: uint32(v.State), Version: v.Version, Identity: v.Identity.Name, Facts: v.Identity.Facts, Message: v.Message,
+		VerifyTime: stamp(v.Time), Latency: durationpb.New(v.Latency),
+	}
+	for _, c := range v.Identity.Checks {
+		m.Checks = append(m.Checks, &recordv1.Verification_Check{Name: c.Name, Passed: c.Passed, Message: c.Message})
+	}
+	return m
+}
+
+func fromVerificationRecord(m *recordv1.Verification) *Verification {
+	if m == nil {
+		return nil
+	}
+	v := &Verification{
+		State: VerificationState(m.GetState()), Version: m.GetVersion(), Message: m.GetMessage(),
+		Identity: credential.Identity{Name: m.GetIdentity(), Facts: m.GetFacts()},
+		Time:     unstamp(m.GetVerifyTime()), Latency: m.GetLatency().AsDuration(),
+	}
+	for _, c := range m.GetChecks() {
+		v.Identity.Checks = append(v.Identity.Checks, credential.Check{Name: c.GetName(), Passed: c.GetPassed(), Message: c.GetMessage()})
+	}
+	return v
 }
 
 // A version's record is its metadata and its payload, each sealed for itself, so
@@ -268,6 +310,10 @@ func encodeInjection(i *Injection) proto.Message {
 			r.Source = &recordv1.Item_Secret{Secret: &recordv1.SecretSource{
 				Store: it.Secret.Store.String(), Path: it.Secret.Path, Key: it.Secret.Key, Version: it.Secret.Version,
 			}}
+		case it.Mint != nil:
+			r.Source = &recordv1.Item_Mint{Mint: &recordv1.MintSource{
+				Credential: it.Mint.Credential.String(), Token: it.Mint.Request, Field: it.Mint.Field,
+			}}
 		}
 		m.Items = append(m.Items, r)
 	}
@@ -303,7 +349,14 @@ func decodeInjection(name resourcename.Injection, b []byte, rev Revision) (*Inje
 			}
 			it.Secret = &SecretSource{Store: n, Path: s.GetPath(), Key: s.GetKey(), Version: s.GetVersion()}
 		}
-		if (it.Credential == nil) == (it.Secret == nil) {
+		if m := r.GetMint(); m != nil {
+			n, err := resourcename.ParseCredential(m.GetCredential())
+			if err != nil {
+				return nil, err
+			}
+			it.Mint = &MintSource{Credential: n, Request: m.GetToken(), Field: m.GetField()}
+		}
+		if it.sources() != 1 {
 			return nil, fmt.Errorf("record of %s has an item without exactly one source", name)
 		}
 		i.Items = append(i.Items, it)
@@ -311,10 +364,21 @@ func decodeInjection(name resourcename.Injection, b []byte, rev Revision) (*Inje
 	return i, nil
 }
 
+// sources counts the sources that are set.
+func (i *Item) sources() int {
+	n := 0
+	for _, set := range []bool{i.Credential != nil, i.Secret != nil, i.Mint != nil} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
 func encodeUsage(u *Usage) proto.Message {
 	return &recordv1.Usage{
 		Source: uint32(u.Source), User: u.User, Link: u.Link,
-		ExpireTime: stamp(u.ExpireTime), CreateTime: stamp(u.CreateTime), Principal: u.Principal,
+		ExpireTime: stamp(u.ExpireTime), CreateTime: stamp(u.CreateTime), Principal: u.Principal, Type: uint32(u.Type),
 	}
 }
 
@@ -326,7 +390,24 @@ func decodeUsage(name resourcename.Usage, b []byte) (*Usage, error) {
 	return &Usage{
 		Name: name, Source: UsageSource(m.GetSource()), User: m.GetUser(), Link: m.GetLink(),
 		ExpireTime: unstamp(m.GetExpireTime()), CreateTime: unstamp(m.GetCreateTime()), Principal: m.GetPrincipal(),
+		Type: usageType(m.GetType(), name.ID),
 	}, nil
+}
+
+// usageType reads a usage's type. Records older than the field have none.
+func usageType(stored uint32, id string) UsageType {
+	collection, _, derived := strings.Cut(id, ".")
+	switch {
+	case stored != 0:
+		return UsageType(stored)
+	case derived && collection == resourcename.SecretStores:
+		return UsageSecretStore
+	case derived && collection == resourcename.Injections:
+		return UsageInjection
+	case derived && collection == resourcename.Credentials:
+		return UsageCredential
+	}
+	return UsageOther
 }
 
 func encodeToken(t *Token) proto.Message {

@@ -93,3 +93,13 @@ func (s *Store) change(ctx context.Context, m Mutation, method, project string, 
 	}
 	return result{rev: rev}, err
 }
+
+// answered says whether the call was made before, as far as this server knows,
+// so that it will be answered as it was then.
+func (s *Store) answered(ctx context.Context, m Mutation, method, project string) bool {
+	if m.RequestID == "" {
+		return false
+	}
+	old, _, ok := lookup[*request](s.model, keyRequest(project, PrincipalFrom(ctx), method, m.RequestID))
+	return ok && time.Since(old.time) < requestMemory
+}

@@ -45,6 +45,9 @@ func mutations() []mutation {
 		{"CreateProject", nothing, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			return s.CreateProject(ctx, core.CreateProjectRequest{Mutation: m, Name: project, Description: "d", Labels: map[string]string{"a": "b"}})
 		}},
+		{"UpdateProject", func(t *testing.T, h *coretest.Harness) { makeProject(t, h, project.ID) }, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
+			return s.UpdateProject(ctx, core.UpdateProjectRequest{Mutation: m, Name: project, Description: new("d"), RotationPeriod: new(48 * time.Hour)})
+		}},
 		{"DeleteProject", func(t *testing.T, h *coretest.Harness) { makeProject(t, h, project.ID) }, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
 			return nil, s.DeleteProject(ctx, core.DeleteRequest[resourcename.Project]{Mutation: m, Name: project})
 		}},
@@ -86,7 +89,7 @@ func mutations() []mutation {
 		{"EnableVersion", twoVersions, changeFirst((*core.Store).EnableVersion)},
 		{"DestroyVersion", twoVersions, changeFirst((*core.Store).DestroyVersion)},
 		{"DeclareUsage", hasDemo, func(_ *testing.T, ctx context.Context, s *core.Store, m core.Mutation) (any, error) {
-			return s.DeclareUsage(ctx, core.DeclareUsageRequest{Mutation: m, Name: usageOf(demo, "u"), User: "service", Link: "https://example.com/u"})
+			return s.DeclareUsage(ctx, core.DeclareUsageRequest{Mutation: m, Name: usageOf(demo, "u"), Type: core.UsageDeployment, User: "service", Link: "https://example.com/u"})
 		}},
 		{"DeleteUsage", func(t *testing.T, h *coretest.Harness) {
 			create(t, h, demo, "one")

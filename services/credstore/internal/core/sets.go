@@ -13,8 +13,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"weak"
 
+	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
 	"github.com/credstore/credstore/services/credstore/internal/fanout"
 )
@@ -29,10 +31,11 @@ type valueSource struct {
 	credential resourcename.Credential // zero for a secret
 	uid        string
 	version    uint32
-	field      string
+	field      string // of a payload or token
 
-	valueKey string // of a secret
-	key      string
+	mintedKey string // of a minted token
+	valueKey  string // of a secret
+	key       string
 
 	sealed []byte
 	size   int // of the content, in bytes
@@ -66,9 +69,12 @@ func (s *Store) buildSet(v view, injections []*Injection, before *builtSet) (*bu
 			} else {
 				paths.add(it.File.Path, out.ID)
 				var rev Revision
-				if it.Credential != nil {
+				switch {
+				case it.Credential != nil:
 					rev = s.buildFromCredential(v, &out, it.Credential, inputs)
-				} else {
+				case it.Mint != nil:
+					rev = s.buildFromMint(v, &out, it.Mint, inputs)
+				default:
 					rev = s.buildFromSecret(v, &out, it.Secret, inputs)
 				}
 				b.rev = max(b.rev, rev)
@@ -141,6 +147,48 @@ func (s *Store) buildFromSecret(v view, out *SetItem, src *SecretSource, inputs 
 	return max(rev, e.rev)
 }
 
+// buildFromMint delivers the last token until it ends, whatever the vendor says
+// meanwhile: only its end takes it away, and the Issuer makes that a commit.
+func (s *Store) buildFromMint(v view, out *SetItem, src *MintSource, inputs map[string]bool) Revision {
+	inputs[topicKey(keyCredential(src.Credential))] = true
+	c, rev, ok := lookup[*Credential](v, keyCredential(src.Credential))
+	if !ok {
+		out.fail("%s does not exist", src.Credential)
+		return 0
+	}
+	l, err := tokenLocator(c, src.Request)
+	if err != nil {
+		out.fail("%s", err)
+		return rev
+	}
+	key := keyMinted(l)
+	inputs[topicKey(key)] = true
+	e, ok := v.get(key)
+	m, isMinted := e.value.(*Minted)
+	if !ok || !isMinted {
+		out.fail("no token has been minted from %s yet", src.Credential)
+		return rev
+	}
+	rev = max(rev, e.rev)
+	switch {
+	case !m.usable(time.Now()) && m.Message != "":
+		out.fail("there is no token that has not ended: %s", m.Message)
+		return rev
+	case !m.usable(time.Now()):
+		out.fail("the token has ended")
+		return rev
+	case m.State == ValueOK:
+		out.State = ItemOK
+	default:
+		out.State, out.Message = ItemStale, m.Message
+	}
+	out.Version = src.Credential.Version(m.Version).String() + "@" + m.MintTime.UTC().Format(time.RFC3339)
+	out.RefreshTime = m.MintTime
+	out.source = valueSource{credential: src.Credential, uid: c.UID, version: m.Version, field: src.Field, mintedKey: key, sealed: e.sealed}
+	out.Digest = s.digest(out.File, "minted", c.UID, l.Request, src.Field, m.Login, fmt.Sprint(m.MintTime.UnixNano()))
+	return rev
+}
+
 // digest identifies an item's inputs and target, and says nothing about its
 // content.
 func (s *Store) digest(f FileTarget, parts ...string) string {
@@ -182,7 +230,18 @@ func (s *Store) measure(out *SetItem, before *builtSet) {
 // content opens what an item delivers. Its errors hold no secret material.
 func (s *Store) content(i *SetItem) ([]byte, error) {
 	src := &i.source
-	if src.valueKey == "" {
+	switch {
+	case src.mintedKey != "":
+		rec, err := s.openMinted(src.mintedKey, src.sealed)
+		if err != nil {
+			return nil, err
+		}
+		t, err := credential.NewToken(rec.GetToken())
+		if err != nil {
+			return nil, err
+		}
+		return t.Field(src.field)
+	case src.valueKey == "":
 		p, err := s.open(src.uid, src.version, src.sealed)
 		if err != nil {
 			return nil, err
@@ -281,7 +340,10 @@ func (u *SetUpdate) payloads() []string {
 			continue
 		}
 		name := it.Version
-		if it.source.valueKey != "" {
+		switch {
+		case it.source.mintedKey != "":
+			name = it.source.mintedKey + "@" + it.Version
+		case it.source.valueKey != "":
 			name = it.source.valueKey + "@" + it.Version
 		}
 		if !seen[name] {

@@ -13,6 +13,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
 	"github.com/credstore/credstore/services/credstore/internal/fanout"
 )
@@ -30,6 +31,14 @@ type Config struct {
 	// Brokerage reaches external stores; without one, testing or refreshing a
 	// secret store answers that it is unavailable.
 	Brokerage Brokerage
+	// Issuer reaches the vendors of credentials; without one, verifying and
+	// minting answer that they are unavailable.
+	Issuer Issuer
+	// Bound says whether credentials of a kind that acts as the server itself may
+	// do so in a project; nil means nowhere.
+	Bound func(credential.Kind, resourcename.Project) bool
+	// ReadyMade are credentials that New makes where they are absent.
+	ReadyMade []ReadyMade
 	// Logger gets what operators need to know; never a payload. Nil discards.
 	Logger *slog.Logger
 	// Random makes ids and tokens; it must be crypto/rand.Reader outside of
@@ -54,16 +63,20 @@ type Store struct {
 	consumers *consumers
 	sets      *sets
 	wanted    *wanted
+	tokens    *wantedTokens
 	digestKey []byte
 	log       *slog.Logger
 	feedID    string
 	streamSeq atomic.Uint64
 	ready     atomic.Bool
 	stopOnce  sync.Once
+	// referenceTurn is held by the write that may add references.
+	referenceTurn chan struct{}
 }
 
-// New loads the state and makes the project "default" in an empty store. The
-// Store answers reads at once; changes need Run.
+// New loads the state and makes the project "default" in an empty store, and the
+// configured credentials that are absent. The Store answers reads at once;
+// changes, those of New included, need Run.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -88,14 +101,21 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		digestKey: cfg.Derive("item digests"),
 		log:       cfg.Logger,
 		feedID:    info.FeedID,
+
+		referenceTurn: make(chan struct{}, 1),
 	}
 	if s.model, s.feed, err = loadModel(ctx, cfg.Sealer, cfg.Storage); err != nil {
 		return nil, err
 	}
 	s.hub = fanout.New[*update](cfg.Fanout, uint64(s.model.rev))
 	s.sets = newSets(s)
-	s.wanted = newWanted()
+	s.wanted, s.tokens = newWanted(), newWantedTokens()
 	s.wanted.refresh(s.model.view())
+	s.tokens.refresh(s.model.view())
+	if err := s.makeReady(ctx); err != nil {
+		s.feed.Close()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -212,6 +232,12 @@ func (s *Store) take(ctx context.Context, commits []Commit) error {
 	}) {
 		s.wanted.refresh(s.model.view())
 	}
+	if slices.ContainsFunc(commits, func(c Commit) bool { return slices.ContainsFunc(c.Changes, s.tokens.affected) }) {
+		s.tokens.refresh(s.model.view())
+	}
+	for _, c := range u.credentials {
+		s.forgetTokens(c.old, c.now)
+	}
 	size := 256
 	for _, c := range commits {
 		for _, ch := range c.Changes {
@@ -240,8 +266,11 @@ func (s *Store) reload(ctx context.Context) error {
 		return fmt.Errorf("reload: %w", err)
 	}
 	s.feed = feed
+	before := s.model.view()
 	s.model.replace(fresh)
 	s.wanted.refresh(s.model.view())
+	s.tokens.refresh(s.model.view())
+	s.forgetAllTokens(before, s.model.view())
 	return s.hub.Reset(uint64(fresh.rev))
 }
 

@@ -5,6 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/credstore/credstore/pkg/credential"
@@ -78,7 +81,10 @@ func (s *Store) CreateSecretStore(ctx context.Context, r CreateSecretStoreReques
 		st.CreateTime, st.UpdateTime = now, now
 		p.require(Present, keyProject(r.Name.Parent()), 0)
 		p.require(Absent, key, 0)
-		return st, s.useCredential(v, p, st, now)
+		if err := s.useCredential(v, p, st, now); err != nil {
+			return nil, err
+		}
+		return st, checkAddress(v, st)
 	})
 }
 
@@ -140,8 +146,45 @@ func (s *Store) UpdateSecretStore(ctx context.Context, r UpdateSecretStoreReques
 				return nil, err
 			}
 		}
+		if r.Credential != nil || r.Vault != nil {
+			return &st, checkAddress(v, &st)
+		}
 		return &st, nil
 	})
+}
+
+// checkAddress refuses to save a store whose credential is for another address.
+// A credential can change afterwards, so a login is checked as well: see
+// StoreLogin.
+func checkAddress(v view, st *SecretStore) error {
+	c, _, ok := lookup[*Credential](v, keyCredential(st.Credential))
+	if ok && !sameAddress(c.Facts[factAddress], st.Vault.Address) {
+		return invalidField("secretStore.vault.address", "is not the address that %s is for: change one of the two", st.Credential)
+	}
+	return nil
+}
+
+// factAddress is the fact that names the only server that a credential may be
+// sent to.
+const factAddress = "address"
+
+// sameAddress says whether a credential that is for an address may be sent to
+// another: it may when both mean the same, and anywhere when it names none.
+func sameAddress(bound, address string) bool {
+	return bound == "" || normalAddress(bound) == normalAddress(address)
+}
+
+// normalAddress writes a server's address in one way.
+func normalAddress(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return address
+	}
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if port == "" {
+		port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	}
+	return u.Scheme + "://" + net.JoinHostPort(host, port)
 }
 
 func normalVault(v *VaultProvider) *VaultProvider {
@@ -244,7 +287,7 @@ func (s *Store) DeleteSecretStore(ctx context.Context, r DeleteRequest[resourcen
 		case r.Etag != "" && r.Etag != st.Etag:
 			return nil, etagMismatch(r.Name)
 		}
-		if err := s.refuseInUse(v, ReasonSecretStoreInUse, r.Name, storeUsageTarget(r.Name), nil, false); err != nil {
+		if err := refuseInUse(ReasonSecretStoreInUse, r.Name, usages(v, storeUsageTarget(r.Name), time.Now()), nil, false); err != nil {
 			return nil, err
 		}
 		u := usageTarget(st.Credential)
@@ -274,11 +317,11 @@ func (s *Store) TestSecretStore(ctx context.Context, name resourcename.SecretSto
 	if s.cfg.Brokerage == nil {
 		return TestResult{}, errNoBrokerage
 	}
-	st, _, payload, err := s.StoreLogin(ctx, name)
+	st, login, err := s.StoreLogin(ctx, name)
 	if err != nil {
 		return TestResult{}, err
 	}
-	return s.cfg.Brokerage.Test(ctx, st, payload)
+	return s.cfg.Brokerage.Test(ctx, st, login)
 }
 
 // RefreshSecretStore polls every secret of the store that is in use, now.

@@ -3,6 +3,7 @@ package core
 import (
 	"time"
 
+	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
 )
@@ -33,6 +34,16 @@ const (
 	MaxUsageTTL     = 90 * 24 * time.Hour
 	DefaultUsageTTL = 24 * time.Hour
 
+	MinRotationPeriod     = 24 * time.Hour
+	MaxRotationPeriod     = 10 * 365 * 24 * time.Hour
+	DefaultRotationPeriod = 90 * 24 * time.Hour
+	// ExpiringBefore is how long before its end a credential counts as expiring.
+	ExpiringBefore = 14 * 24 * time.Hour
+
+	// MaxSources bounds how many credentials refer to one another in a row, as
+	// roles that are assumed with roles do.
+	MaxSources = 5
+
 	DefaultPageSize = 50
 	MaxPageSize     = 1000
 )
@@ -46,9 +57,12 @@ type Project struct {
 	UID         string
 	Description string
 	Labels      map[string]string
-	Etag        string
-	CreateTime  time.Time
-	UpdateTime  time.Time
+	// RotationPeriod is how long secrets may stay the same unless their
+	// credential says otherwise; 0 means DefaultRotationPeriod.
+	RotationPeriod time.Duration
+	Etag           string
+	CreateTime     time.Time
+	UpdateTime     time.Time
 }
 
 // Credential is a credential's metadata. It has no payload, so what handles
@@ -62,14 +76,64 @@ type Credential struct {
 	Labels        map[string]string
 	ActiveVersion uint32
 	NextVersion   uint32
-	// Facts, References and ExpireTime are those of the active version.
+	// Facts, References, ExpireTime and Ageless are those of the active version.
 	Facts      map[string]string
 	References []string
 	ExpireTime time.Time
-	Etag       string
-	CreateTime time.Time
-	UpdateTime time.Time
+	// Ageless: it holds no secret that should be changed from time to time.
+	Ageless bool
+	// RotationPeriod is how long the secret may stay the same; 0 means the
+	// project's.
+	RotationPeriod time.Duration
+	// Verification is the last one of the active version, nil when there was none.
+	Verification *Verification
+	Etag         string
+	CreateTime   time.Time
+	UpdateTime   time.Time
+	// RotateTime is when the secret last changed.
 	RotateTime time.Time
+}
+
+// VerificationState says what came of a verification.
+type VerificationState uint32
+
+// The states of a verification; the numbers are stored.
+const (
+	Verified VerificationState = iota + 1
+	// VerificationRefused: the vendor refuses it, or a check failed.
+	VerificationRefused
+	// VerificationUnreachable: the vendor gave no usable answer.
+	VerificationUnreachable
+	// VerificationUnsupported: nobody can be asked.
+	VerificationUnsupported
+)
+
+// String returns the state's name in the contract.
+func (s VerificationState) String() string {
+	switch s {
+	case Verified:
+		return "VERIFIED"
+	case VerificationRefused:
+		return "REFUSED"
+	case VerificationUnreachable:
+		return "UNREACHABLE"
+	case VerificationUnsupported:
+		return "UNSUPPORTED"
+	}
+	return "STATE_UNSPECIFIED"
+}
+
+// Verification is what a vendor said of a credential. It holds no secret and
+// must not be changed.
+type Verification struct {
+	State VerificationState
+	// Version is what was verified, 0 for a payload that is not stored.
+	Version  uint32
+	Identity credential.Identity
+	// Message says why the state is not Verified.
+	Message string
+	Time    time.Time
+	Latency time.Duration
 }
 
 // VersionState says whether a version's payload can be had.
@@ -107,6 +171,7 @@ type Version struct {
 	CreateTime  time.Time
 	DestroyTime time.Time // zero unless destroyed
 	ExpireTime  time.Time // zero when the payload does not say
+	Ageless     bool
 }
 
 // SecretStore is an external store plus the credential used to reach it.
@@ -149,6 +214,7 @@ type Injection struct {
 type Item struct {
 	Credential *CredentialSource
 	Secret     *SecretSource
+	Mint       *MintSource
 	File       FileTarget
 	Group      string
 }
@@ -165,6 +231,14 @@ type SecretSource struct {
 	Path    string
 	Key     string
 	Version uint32
+}
+
+// MintSource is a token that is minted from a credential, or a field of it.
+// Request is one that fits the credential's kind, once the injection is saved.
+type MintSource struct {
+	Credential resourcename.Credential
+	Request    *credentialv1.TokenRequest
+	Field      string
 }
 
 // FileTarget is a file below the injector's root.
@@ -184,10 +258,27 @@ const (
 	Declared
 )
 
+// UsageType says what a credential is used for.
+type UsageType uint32
+
+// The types of usages; the numbers are stored and those of the contract.
+const (
+	UsageOther UsageType = iota + 1
+	UsageRegistryScan
+	UsageServerlessScan
+	UsageCloudScan
+	UsageAlertChannel
+	UsageDeployment
+	UsageSecretStore
+	UsageInjection
+	UsageCredential
+)
+
 // Usage is a durable fact that somebody uses a credential or secret store.
 type Usage struct {
 	Name       resourcename.Usage
 	Source     UsageSource
+	Type       UsageType
 	User       string
 	Link       string
 	ExpireTime time.Time // zero for derived ones

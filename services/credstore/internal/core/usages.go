@@ -18,13 +18,26 @@ const maxListedUses = 100
 // usages returns the durable usages of a target that hold now.
 func usages(v view, target resourcename.Usage, now time.Time) []*Usage {
 	var out []*Usage
-	v.scan(prefixUsages(target), func(_ string, e entry) bool {
-		if u, ok := e.value.(*Usage); ok && !u.lapsed(now) {
-			out = append(out, u)
-		}
-		return true
-	})
+	for _, prefix := range usagePrefixes(target) {
+		v.scan(prefix, func(_ string, e entry) bool {
+			if u, ok := e.value.(*Usage); ok && !u.lapsed(now) {
+				out = append(out, u)
+			}
+			return true
+		})
+	}
 	return out
+}
+
+// declarable says whether a program can declare a usage of the type for itself.
+func (t UsageType) declarable() bool { return t >= UsageOther && t <= UsageDeployment }
+
+// usagePrefixes lists where the usages of a target lie.
+func usagePrefixes(target resourcename.Usage) []string {
+	if target.Collection == resourcename.SecretStores {
+		return []string{prefixUsages(target)}
+	}
+	return []string{prefixUsages(target), prefixReferrers(target)}
 }
 
 func (u *Usage) lapsed(now time.Time) bool {
@@ -33,8 +46,7 @@ func (u *Usage) lapsed(now time.Time) bool {
 
 // refuseInUse returns an error that lists every use of a resource, unless there
 // is none. force overrides the consumers and never the usages.
-func (s *Store) refuseInUse(v view, reason string, name fmt.Stringer, target resourcename.Usage, consumers []Consumer, force bool) error {
-	found := usages(v, target, time.Now())
+func refuseInUse(reason string, name fmt.Stringer, found []*Usage, consumers []Consumer, force bool) error {
 	if force {
 		consumers = nil
 	}
@@ -86,7 +98,7 @@ func (s *Store) dropLapsedUsages(ctx context.Context, target resourcename.Usage)
 func (s *Store) putDerived(p *plan, target resourcename.Usage, targetKey, id, user string, now time.Time) error {
 	target.ID = id
 	p.require(Present, targetKey, 0)
-	return s.put(p, keyUsage(target), encodeUsage(&Usage{Name: target, Source: Derived, User: user, CreateTime: now}))
+	return s.put(p, keyUsage(target), encodeUsage(&Usage{Name: target, Source: Derived, Type: usageType(0, id), User: user, CreateTime: now}))
 }
 
 // ListUsages tells who uses a credential or secret store: a page of the durable
@@ -106,7 +118,7 @@ func (s *Store) ListUsages(ctx context.Context, target resourcename.Usage, page 
 		return nil, nil, "", notFound(name)
 	}
 	now := time.Now()
-	found, next, err := listPage(v, prefixUsages(target), page, "usages", func(u *Usage) bool { return !u.lapsed(now) })
+	found, next, err := listPages(v, usagePrefixes(target), page, "usages", func(u *Usage) bool { return !u.lapsed(now) })
 	if err != nil {
 		return nil, nil, "", err
 	}
@@ -147,6 +159,12 @@ func (s *Store) DeclareUsage(ctx context.Context, r DeclareUsageRequest) (*Usage
 		v.add("usage.user", "must have 1 to 256 characters: who uses the credential")
 	}
 	v.checkText("usage.user", r.User)
+	if r.Type == 0 {
+		r.Type = UsageOther
+	}
+	if !r.Type.declarable() {
+		v.add("usage.type", "must be one of OTHER, REGISTRY_SCAN, SERVERLESS_SCAN, CLOUD_SCAN, ALERT_CHANNEL and DEPLOYMENT: the others are derived from what the resources name")
+	}
 	if r.Link != "" {
 		if u, err := url.Parse(r.Link); err != nil || len(r.Link) > 2048 || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 			v.add("usage.link", "must be an http or https URL of at most 2,048 characters")
@@ -166,7 +184,7 @@ func (s *Store) DeclareUsage(ctx context.Context, r DeclareUsageRequest) (*Usage
 		}
 		now := time.Now()
 		u = &Usage{
-			Name: r.Name, Source: Declared, User: r.User, Link: r.Link,
+			Name: r.Name, Source: Declared, Type: r.Type, User: r.User, Link: r.Link,
 			ExpireTime: now.Add(r.TTL), CreateTime: now, Principal: PrincipalFrom(ctx).Name,
 		}
 		p := &plan{name: r.Name.String()}

@@ -171,6 +171,45 @@ func TestUsagesFollowUpdates(t *testing.T) {
 	consistent(t, h)
 }
 
+// A declared usage says what for, with a type of those that programs may say;
+// the derived ones have theirs.
+func TestUsageTypes(t *testing.T) {
+	h := coretest.New(t)
+	ctx := coretest.AdminContext(t)
+	st := vaultStore(t, h, "team")
+	login := st.Credential
+	inject(t, h, "web", "web", core.Item{Credential: &core.CredentialSource{Name: login}, File: core.FileTarget{Path: "a"}}, secretFile("b", "team", "p", "k"))
+	say := func(id string, typ core.UsageType) (*core.Usage, error) {
+		return h.Store.DeclareUsage(ctx, core.DeclareUsageRequest{Name: usageOf(login, id), User: "somebody", Type: typ})
+	}
+	for typ, want := range map[core.UsageType]core.UsageType{
+		0: core.UsageOther, core.UsageOther: core.UsageOther, core.UsageRegistryScan: core.UsageRegistryScan, core.UsageServerlessScan: core.UsageServerlessScan,
+		core.UsageCloudScan: core.UsageCloudScan, core.UsageAlertChannel: core.UsageAlertChannel, core.UsageDeployment: core.UsageDeployment,
+	} {
+		u, err := say(fmt.Sprint("u-", typ), typ)
+		if err != nil || u.Type != want {
+			t.Errorf("type %d: %+v, %v", typ, u, err)
+		}
+	}
+	for _, typ := range []core.UsageType{core.UsageSecretStore, core.UsageInjection, core.UsageCredential, core.UsageCredential + 1, 1 << 31} {
+		_, err := say("bad", typ)
+		wantField(t, fmt.Sprint("type ", typ), err, "usage.type")
+	}
+	// Renewing it may change the type.
+	if u, err := say("u-3", core.UsageDeployment); err != nil || u.Type != core.UsageDeployment {
+		t.Errorf("%+v, %v", u, err)
+	}
+	h.Stop(t)
+	h.Start(t)
+	equal(t, "usages", usersOf(t, h, login), []string{
+		"injections.web 8", "secretStores.team 7", "u-0 1", "u-1 1", "u-2 2", "u-3 6", "u-4 4", "u-5 5", "u-6 6",
+	})
+	usages, _, _, err := h.Store.ListUsages(ctx, resourcename.Usage{Project: demoProject.ID, Collection: resourcename.SecretStores, Resource: "team"}, core.Page{})
+	if err != nil || len(usages) != 1 || usages[0].Type != core.UsageInjection {
+		t.Errorf("usages of the store: %+v, %v", usages, err)
+	}
+}
+
 func TestDeclaredUsageLapses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := coretest.New(t)

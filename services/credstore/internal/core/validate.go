@@ -95,6 +95,13 @@ func (v *invalid) checkDuration(field string, d, lo, hi time.Duration) {
 	}
 }
 
+// checkRotationPeriod accepts 0, which stands for what holds otherwise.
+func (v *invalid) checkRotationPeriod(field string, d time.Duration) {
+	if d != 0 && (d < MinRotationPeriod || d > MaxRotationPeriod) {
+		v.add(field, "must be between 1 day and 10 years, %d to %d seconds", MinRotationPeriod/time.Second, MaxRotationPeriod/time.Second)
+	}
+}
+
 // checkWorkloadName is for the names that consumers give themselves.
 func (v *invalid) checkWorkloadName(field, s string) {
 	if len(s) > 253 {
@@ -183,12 +190,14 @@ func (v *invalid) checkItems(field, project string, items []Item) {
 	for i, it := range items {
 		f := fmt.Sprintf("%s[%d]", field, i)
 		switch {
-		case it.Credential == nil && it.Secret == nil:
-			v.add(f, "needs a source: credential or secret")
+		case it.Credential == nil && it.Secret == nil && it.Mint == nil:
+			v.add(f, "needs a source: credential, secret or mint")
 		case it.Credential != nil && it.Credential.Name.Project != project:
 			v.add(f+".credential.name", "must be in the same project, projects/%s", project)
 		case it.Secret != nil && it.Secret.Store.Project != project:
 			v.add(f+".secret.store", "must be in the same project, projects/%s", project)
+		case it.Mint != nil && it.Mint.Credential.Project != project:
+			v.add(f+".mint.credential", "must be in the same project, projects/%s", project)
 		}
 		if s := it.Secret; s != nil {
 			if s.Path == "" {

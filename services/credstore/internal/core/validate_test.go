@@ -224,8 +224,8 @@ type broker struct {
 	refreshed []resourcename.SecretStore
 }
 
-func (b *broker) Test(_ context.Context, st *core.SecretStore, p credential.Payload) (core.TestResult, error) {
-	b.tested = append(b.tested, st.Vault.Address+" with "+secretOf(p))
+func (b *broker) Test(_ context.Context, st *core.SecretStore, login credential.Login) (core.TestResult, error) {
+	b.tested = append(b.tested, st.Vault.Address+" with "+secretOf(login.Payload))
 	return core.TestResult{OK: true, Identity: "team"}, nil
 }
 
@@ -271,4 +271,54 @@ func TestTestAndRefresh(t *testing.T) {
 	if _, err := h.Store.TestSecretStore(ctx, name); !errors.Is(err, core.ErrUnavailable) || len(b.tested) != 1 {
 		t.Errorf("a test without an audit log: %v, %v", err, b.tested)
 	}
+}
+
+// A credential that names a server is sent to no other: a store with another
+// address is not saved, and when the credential changes afterwards, its login is
+// refused until the two agree again.
+func TestAddressOfCredential(t *testing.T) {
+	b := &broker{}
+	h := coretest.New(t, func(c *core.Config) { c.Brokerage = b })
+	ctx := coretest.AdminContext(t)
+	login := cred("login")
+	mustPut(t, h, login, coretest.VaultAt(t, "hvs.x", "https://vault.example.com"))
+	r := storeRequest("team", login)
+	for _, address := range []string{"https://vault.example.com:8200", "https://other.example.com", "http://localhost", "https://vault.example.com.evil.example"} {
+		r.Vault = &core.VaultProvider{Address: address}
+		_, err := h.Store.CreateSecretStore(ctx, r)
+		wantField(t, address, err, "secretStore.vault.address")
+	}
+	r.ValidateOnly = true
+	for _, address := range []string{"https://vault.example.com", "https://vault.example.com:443", "https://VAULT.example.com/"} {
+		r.Vault = &core.VaultProvider{Address: address}
+		if _, err := h.Store.CreateSecretStore(ctx, r); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	r.ValidateOnly = false
+	if _, err := h.Store.CreateSecretStore(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: r.Name, Vault: &core.VaultProvider{Address: "https://other.example.com"}})
+	wantField(t, "another address", err, "secretStore.vault.address")
+	mustPut(t, h, cred("second"), coretest.VaultAt(t, "hvs.y", "https://other.example.com"))
+	_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: r.Name, Credential: new(cred("second"))})
+	wantField(t, "a credential for another address", err, "secretStore.vault.address")
+
+	mustPut(t, h, login, coretest.VaultAt(t, "hvs.z", "https://other.example.com"))
+	_, err = h.Store.TestSecretStore(ctx, r.Name)
+	wantReason(t, "a test after the credential has moved", err, core.ErrPrecondition, core.ReasonAddressMismatch)
+	if len(b.tested) > 0 || len(departures(h)) > 0 {
+		t.Errorf("the login left: %v, %v", b.tested, lines(departures(h)))
+	}
+	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: r.Name, Description: new("d")}); err != nil {
+		t.Errorf("a description meanwhile: %v", err)
+	}
+	if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: r.Name, Vault: &core.VaultProvider{Address: "https://other.example.com"}}); err != nil {
+		t.Fatalf("the store follows: %v", err)
+	}
+	if _, err := h.Store.TestSecretStore(ctx, r.Name); err != nil {
+		t.Error(err)
+	}
+	equal(t, "tested", b.tested, []string{"https://other.example.com with hvs.z"})
 }

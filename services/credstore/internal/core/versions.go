@@ -48,31 +48,75 @@ func (v *Version) of(c *Credential) Version {
 	return out
 }
 
-// ActivateVersion makes an enabled version the active one.
+// ActivateVersion makes an enabled version the active one. What its payload
+// refers to must be there, and the caller be allowed to use it.
 func (s *Store) ActivateVersion(ctx context.Context, r ChangeVersionRequest) (*Credential, error) {
-	c, _, err := s.changeVersion(ctx, "ActivateCredentialVersion", r, func(c *Credential, v *Version, now time.Time) error {
-		if v.State != Enabled {
-			return precondition(ReasonVersionNotEnabled, r.Name, "is %s: only an enabled version can be active", v.State)
-		}
-		if c.ActiveVersion != v.Number {
-			c.activate(v)
-			c.RotateTime = now
-		}
-		return nil
-	})
+	var c *Credential
+	change := func() (err error) {
+		c, _, err = s.changeVersion(ctx, "ActivateCredentialVersion", r, func(e versionEdit) error {
+			if e.version.State != Enabled {
+				return precondition(ReasonVersionNotEnabled, r.Name, "is %s: only an enabled version can be active", e.version.State)
+			}
+			if e.credential.ActiveVersion == e.version.Number {
+				return nil
+			}
+			return s.activate(ctx, e)
+		})
+		return err
+	}
+	var err error
+	if s.refers(r.Name) {
+		err = s.inTurn(ctx, change)
+	} else {
+		err = change()
+	}
 	return c, err
+}
+
+// refers says whether a version's payload refers to anything, as far as this
+// server knows.
+func (s *Store) refers(name resourcename.Version) bool {
+	c, _, ok := lookup[*Credential](s.model, keyCredential(name.Parent()))
+	if !ok {
+		return false
+	}
+	v, _, ok := lookup[*Version](s.model, keyVersion(c.UID, name.Number))
+	return ok && len(v.References) > 0
+}
+
+// activate plans that another version becomes the active one.
+func (s *Store) activate(ctx context.Context, e versionEdit) error {
+	c := e.credential
+	if err := s.permitReferences(ctx, e.version.References); err != nil {
+		return err
+	}
+	record, _ := e.view.get(keyVersion(c.UID, e.version.Number))
+	payload, err := s.open(c.UID, e.version.Number, record.sealed)
+	if err != nil {
+		return err
+	}
+	if e.validateOnly || !s.isActivePayload(e.view, c, payload) {
+		c.RotateTime = e.now
+	}
+	g := newGraph(e.view)
+	g.add(&written{
+		name: c.Name, kind: c.Kind, before: sourcesIn(c.References), now: sourcesIn(e.version.References), payload: payload,
+		field: func(string) string { return "name" },
+	})
+	c.activate(e.version)
+	return s.planReferences(e.plan, g, e.now)
 }
 
 // DisableVersion makes a version's payload inaccessible until it is enabled.
 func (s *Store) DisableVersion(ctx context.Context, r ChangeVersionRequest) (*Version, error) {
-	_, v, err := s.changeVersion(ctx, "DisableCredentialVersion", r, func(c *Credential, v *Version, _ time.Time) error {
-		switch {
+	_, v, err := s.changeVersion(ctx, "DisableCredentialVersion", r, func(e versionEdit) error {
+		switch v := e.version; {
 		case v.State == Destroyed:
 			return precondition(ReasonVersionDestroyed, r.Name, "is destroyed")
-		case v.Number == c.ActiveVersion:
+		case v.Number == e.credential.ActiveVersion:
 			return precondition(ReasonVersionActive, r.Name, "is the active version: activate another one first")
 		}
-		v.State = Disabled
+		e.version.State = Disabled
 		return nil
 	})
 	return v, err
@@ -80,11 +124,11 @@ func (s *Store) DisableVersion(ctx context.Context, r ChangeVersionRequest) (*Ve
 
 // EnableVersion undoes a disable.
 func (s *Store) EnableVersion(ctx context.Context, r ChangeVersionRequest) (*Version, error) {
-	_, v, err := s.changeVersion(ctx, "EnableCredentialVersion", r, func(_ *Credential, v *Version, _ time.Time) error {
-		if v.State == Destroyed {
+	_, v, err := s.changeVersion(ctx, "EnableCredentialVersion", r, func(e versionEdit) error {
+		if e.version.State == Destroyed {
 			return precondition(ReasonVersionDestroyed, r.Name, "is destroyed")
 		}
-		v.State = Enabled
+		e.version.State = Enabled
 		return nil
 	})
 	return v, err
@@ -92,21 +136,32 @@ func (s *Store) EnableVersion(ctx context.Context, r ChangeVersionRequest) (*Ver
 
 // DestroyVersion erases a version's payload for good.
 func (s *Store) DestroyVersion(ctx context.Context, r ChangeVersionRequest) (*Version, error) {
-	_, v, err := s.changeVersion(ctx, "DestroyCredentialVersion", r, func(c *Credential, v *Version, now time.Time) error {
-		if v.Number == c.ActiveVersion {
+	_, v, err := s.changeVersion(ctx, "DestroyCredentialVersion", r, func(e versionEdit) error {
+		if e.version.Number == e.credential.ActiveVersion {
 			return precondition(ReasonVersionActive, r.Name, "is the active version: activate another one first")
 		}
-		if v.State != Destroyed {
-			v.State, v.DestroyTime = Destroyed, now
+		if e.version.State != Destroyed {
+			e.version.State, e.version.DestroyTime = Destroyed, e.now
 		}
 		return nil
 	})
 	return v, err
 }
 
+// versionEdit is what a change of a version works on: copies of the version and
+// its credential, to be changed, and the plan, to be added to.
+type versionEdit struct {
+	view         view
+	plan         *plan
+	credential   *Credential
+	version      *Version
+	now          time.Time
+	validateOnly bool
+}
+
 // changeVersion lets edit change a version and its credential, and returns both
 // as they are then.
-func (s *Store) changeVersion(ctx context.Context, method string, r ChangeVersionRequest, edit func(*Credential, *Version, time.Time) error) (*Credential, *Version, error) {
+func (s *Store) changeVersion(ctx context.Context, method string, r ChangeVersionRequest, edit func(versionEdit) error) (*Credential, *Version, error) {
 	name := r.Name.Parent()
 	if err := s.permit(ctx, CredentialsUpdate, resourcename.Project{ID: name.Project}, r.Name); err != nil {
 		return nil, nil, err
@@ -126,10 +181,11 @@ func (s *Store) changeVersion(ctx context.Context, method string, r ChangeVersio
 			return nil, notFound(r.Name)
 		}
 		changed = *old
-		if err := edit(c, &changed, now); err != nil {
+		p := &plan{name: r.Name.String()}
+		e := versionEdit{view: v, plan: p, credential: c, version: &changed, now: now, validateOnly: r.ValidateOnly}
+		if err := edit(e); err != nil {
 			return nil, err
 		}
-		p := &plan{name: r.Name.String()}
 		p.require(AtRevision, keyCredential(name), rev)
 		if changed.State != old.State {
 			e, _ := v.get(key)

@@ -194,6 +194,9 @@ func (s *Store) Watch(ctx context.Context, r WatchRequest) (*CredentialWatch, er
 	if err != nil {
 		return nil, err
 	}
+	if err := f.refuseTimed(); err != nil {
+		return nil, err
+	}
 	if err := bad.err(); err != nil {
 		return nil, err
 	}
@@ -380,7 +383,7 @@ func (w *CredentialWatch) chunk(p *catchUp) ([]CredentialChange, error) {
 		visit := func(key string, e entry) bool {
 			p.after = key
 			c, ok := e.value.(*Credential)
-			if !ok || !w.names.has(c.Name) || !w.filter.match(c) {
+			if !ok || !w.names.has(c.Name) || !w.filter.match(c, moment{}) {
 				return true
 			}
 			pe, _ := p.view.get(keyVersion(c.UID, c.ActiveVersion))
@@ -409,7 +412,7 @@ func (w *CredentialWatch) chunk(p *catchUp) ([]CredentialChange, error) {
 			switch {
 			case !ok:
 				return true
-			case !w.filter.match(c):
+			case !w.filter.match(c, moment{}):
 				out = append(out, CredentialChange{Type: ChangeLeftFilter, Credential: &Credential{Name: c.Name, UID: c.UID}})
 				size += 128
 				full = size >= chunkBytes
@@ -493,8 +496,8 @@ func (w *CredentialWatch) sees(c credentialUpdate) ChangeType {
 	if c.name.Project != w.req.Project.ID || !w.names.has(c.name) {
 		return 0
 	}
-	was := c.old != nil && w.filter.match(c.old)
-	is := c.now != nil && w.filter.match(c.now)
+	was := c.old != nil && w.filter.match(c.old, moment{})
+	is := c.now != nil && w.filter.match(c.now, moment{})
 	switch {
 	case is:
 		return ChangePut

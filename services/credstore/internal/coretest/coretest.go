@@ -5,14 +5,11 @@ package coretest
 
 import (
 	"context"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 
-	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
-	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/services/credstore/internal/core"
 	"github.com/credstore/credstore/services/credstore/internal/seal"
 	"github.com/credstore/credstore/services/credstore/internal/storage/sqlite"
@@ -205,28 +202,4 @@ func (a *Audit) Entries() []core.AuditEntry {
 // AdminContext returns a context with an administrator of all projects.
 func AdminContext(t testing.TB) context.Context {
 	return core.WithPrincipal(t.Context(), &core.Principal{Name: "projects/default/tokens/admin", Role: core.Admin, AllProjects: true})
-}
-
-// Basic returns a payload of kind basic.
-func Basic(t testing.TB, username, password string) credential.Payload {
-	t.Helper()
-	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Basic{
-		Basic: &credentialv1.Basic{Username: username, Password: password},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// VaultToken returns a payload of kind vault.
-func VaultToken(t testing.TB, token string) credential.Payload {
-	t.Helper()
-	p, err := credential.NewPayload(&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
-		Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Token{Token: token}},
-	}})
-	if err != nil {
-		t.Fatal(fmt.Errorf("vault payload: %w", err))
-	}
-	return p
 }

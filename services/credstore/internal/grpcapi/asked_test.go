@@ -46,6 +46,7 @@ func valid() map[string]proto.Message {
 		"ProjectService/GetProject":    &credstorev1.GetProjectRequest{Name: parent},
 		"ProjectService/ListProjects":  &credstorev1.ListProjectsRequest{},
 		"ProjectService/DeleteProject": &credstorev1.DeleteProjectRequest{Name: parent},
+		"ProjectService/UpdateProject": &credstorev1.UpdateProjectRequest{Project: &credstorev1.Project{Name: parent}},
 
 		"TokenService/CreateToken": &credstorev1.CreateTokenRequest{Parent: parent, TokenId: "t"},
 		"TokenService/GetToken":    &credstorev1.GetTokenRequest{Name: token},
@@ -66,6 +67,8 @@ func valid() map[string]proto.Message {
 		"CredentialService/DisableCredentialVersion":  &credstorev1.DisableCredentialVersionRequest{Name: version},
 		"CredentialService/EnableCredentialVersion":   &credstorev1.EnableCredentialVersionRequest{Name: version},
 		"CredentialService/DestroyCredentialVersion":  &credstorev1.DestroyCredentialVersionRequest{Name: version},
+		"CredentialService/VerifyCredential":          &credstorev1.VerifyCredentialRequest{Name: version},
+		"CredentialService/MintToken":                 &credstorev1.MintTokenRequest{Name: credential},
 		"CredentialService/Watch":                     &credstorev1.WatchRequest{Parent: parent},
 		"CredentialService/ListUsages":                &credstorev1.ListUsagesRequest{Parent: credential},
 		"CredentialService/DeclareUsage":              &credstorev1.DeclareUsageRequest{Parent: credential, UsageId: "u"},

@@ -32,6 +32,14 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
+// duration returns nil for 0.
+func duration(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
+}
+
 // count converts a number of things.
 func count(n int) uint32 {
 	if n < 0 {
@@ -43,7 +51,7 @@ func count(n int) uint32 {
 func projectMessage(p *core.Project) *credstorev1.Project {
 	return &credstorev1.Project{
 		Name: p.Name.String(), Uid: p.UID, Description: p.Description, Labels: p.Labels, Etag: p.Etag,
-		CreateTime: timestamp(p.CreateTime), UpdateTime: timestamp(p.UpdateTime),
+		CreateTime: timestamp(p.CreateTime), UpdateTime: timestamp(p.UpdateTime), RotationPeriod: duration(p.RotationPeriod),
 	}
 }
 
@@ -95,6 +103,7 @@ func credentialMessage(c *core.Credential) *credstorev1.Credential {
 		Name: c.Name.String(), Uid: c.UID, Kind: string(c.Kind), Description: c.Description, Labels: c.Labels,
 		ActiveVersion: c.ActiveVersion, Etag: c.Etag, Facts: c.Facts, References: c.References, ExpireTime: timestamp(c.ExpireTime),
 		CreateTime: timestamp(c.CreateTime), UpdateTime: timestamp(c.UpdateTime), RotateTime: timestamp(c.RotateTime),
+		RotationPeriod: duration(c.RotationPeriod), Verification: verificationMessage(c.Verification),
 	}
 }
 
@@ -120,7 +129,7 @@ func versionState(s core.VersionState) credstorev1.CredentialVersion_State {
 
 func usageMessage(u core.Usage) *credstorev1.Usage {
 	m := &credstorev1.Usage{
-		Name: u.Name.String(), User: u.User, Link: u.Link,
+		Name: u.Name.String(), User: u.User, Link: u.Link, Type: credstorev1.Usage_Type(u.Type),
 		ExpireTime: timestamp(u.ExpireTime), CreateTime: timestamp(u.CreateTime),
 	}
 	switch u.Source {
@@ -171,6 +180,10 @@ func itemMessage(i core.Item) *credstorev1.Item {
 	case i.Secret != nil:
 		m.Source = &credstorev1.Item_Secret{Secret: &credstorev1.SecretSource{
 			Store: i.Secret.Store.String(), Path: i.Secret.Path, Key: i.Secret.Key, Version: i.Secret.Version,
+		}}
+	case i.Mint != nil:
+		m.Source = &credstorev1.Item_Mint{Mint: &credstorev1.MintSource{
+			Credential: i.Mint.Credential.String(), Token: i.Mint.Request, Field: i.Mint.Field,
 		}}
 	}
 	return m

@@ -22,6 +22,7 @@ func (s credentialService) CreateCredential(ctx context.Context, r *credstorev1.
 	var p parser
 	parent := name(&p, "parent", r.GetParent(), resourcename.ParseProject)
 	create := p.createCredential(parent, r.GetCredentialId(), r.GetCredential())
+	create.Verify = r.GetVerify()
 	var err error
 	if create.Mutation, err = p.mutation(r, r.GetValidateOnly()); err != nil {
 		return nil, err
@@ -30,7 +31,16 @@ func (s credentialService) CreateCredential(ctx context.Context, r *credstorev1.
 	if err != nil {
 		return nil, err
 	}
-	return credentialMessage(made), nil
+	return s.message(made), nil
+}
+
+// message is credentialMessage with what time alone changes.
+func (s credentialService) message(c *core.Credential) *credstorev1.Credential {
+	m := credentialMessage(c)
+	if c.UID != "" { // of a deleted one there is only the name
+		m.AgeState = credstorev1.Credential_AgeState(s.store.AgeState(c))
+	}
+	return m
 }
 
 // createCredential parses what a create and an operation of a batch share.
@@ -39,6 +49,7 @@ func (p *parser) createCredential(parent resourcename.Project, id string, c *cre
 	p.ownName("credential.name", c.GetName(), n.String(), "parent and credentialId")
 	return &core.CreateCredentialRequest{
 		Name: n, Description: c.GetDescription(), Labels: c.GetLabels(), Payload: p.payload("credential.", c.GetPayload()),
+		RotationPeriod: p.duration("credential.rotationPeriod", c.GetRotationPeriod()),
 	}
 }
 
@@ -52,7 +63,7 @@ func (s credentialService) GetCredential(ctx context.Context, r *credstorev1.Get
 	if err != nil {
 		return nil, err
 	}
-	return credentialMessage(got), nil
+	return s.message(got), nil
 }
 
 func (s credentialService) ListCredentials(ctx context.Context, r *credstorev1.ListCredentialsRequest) (*credstorev1.ListCredentialsResponse, error) {
@@ -65,12 +76,13 @@ func (s credentialService) ListCredentials(ctx context.Context, r *credstorev1.L
 	if err != nil {
 		return nil, err
 	}
-	return &credstorev1.ListCredentialsResponse{Credentials: convertAll(list, credentialMessage), NextPageToken: next}, nil
+	return &credstorev1.ListCredentialsResponse{Credentials: convertAll(list, s.message), NextPageToken: next}, nil
 }
 
 func (s credentialService) UpdateCredential(ctx context.Context, r *credstorev1.UpdateCredentialRequest) (*credstorev1.Credential, error) {
 	var p parser
 	update := p.updateCredential(r.GetCredential(), r.GetUpdateMask())
+	update.Verify = r.GetVerify()
 	var err error
 	if update.Mutation, err = p.mutation(r, r.GetValidateOnly()); err != nil {
 		return nil, err
@@ -79,17 +91,21 @@ func (s credentialService) UpdateCredential(ctx context.Context, r *credstorev1.
 	if err != nil {
 		return nil, err
 	}
-	return credentialMessage(updated), nil
+	return s.message(updated), nil
 }
 
 // updateCredential parses what an update and an operation of a batch share.
 func (p *parser) updateCredential(c *credstorev1.Credential, mask *fieldmaskpb.FieldMask) *core.UpdateCredentialRequest {
-	fields := p.mask("updateMask", mask, c, "description", "labels", "payload")
+	fields := p.mask(mask, c, "description", "labels", "rotation_period", "payload")
 	u := &core.UpdateCredentialRequest{
 		Name:        name(p, "credential.name", c.GetName(), resourcename.ParseCredential),
 		Etag:        c.GetEtag(),
 		Description: pointer(fields, "description", c.GetDescription()),
 		Labels:      pointer(fields, "labels", c.GetLabels()),
+	}
+	if fields["rotation_period"] {
+		period := p.duration("credential.rotationPeriod", c.GetRotationPeriod())
+		u.RotationPeriod = &period
 	}
 	switch {
 	case fields["payload"] && c.GetPayload() == nil:
@@ -135,7 +151,7 @@ func (s credentialService) BatchWriteCredentials(ctx context.Context, r *credsto
 	if err != nil {
 		return nil, err
 	}
-	return &credstorev1.BatchWriteCredentialsResponse{Credentials: convertAll(written, credentialMessage)}, nil
+	return &credstorev1.BatchWriteCredentialsResponse{Credentials: convertAll(written, s.message)}, nil
 }
 
 // operations parses those of a batch; the domain refuses one that is empty, and

@@ -58,6 +58,11 @@ func (p *parser) items(field string, list []*credstorev1.Item) []core.Item {
 				Store: name(p, at+".secret.store", source.Secret.GetStore(), resourcename.ParseSecretStore),
 				Path:  source.Secret.GetPath(), Key: source.Secret.GetKey(), Version: source.Secret.GetVersion(),
 			}
+		case *credstorev1.Item_Mint:
+			out[i].Mint = &core.MintSource{
+				Credential: name(p, at+".mint.credential", source.Mint.GetCredential(), resourcename.ParseCredential),
+				Request:    source.Mint.GetToken(), Field: source.Mint.GetField(),
+			}
 		}
 	}
 	return out
@@ -108,7 +113,7 @@ func (s injectionService) ListInjections(ctx context.Context, r *credstorev1.Lis
 func (s injectionService) UpdateInjection(ctx context.Context, r *credstorev1.UpdateInjectionRequest) (*credstorev1.Injection, error) {
 	var p parser
 	i := r.GetInjection()
-	fields := p.mask("updateMask", r.GetUpdateMask(), i, "description", "labels", "selector", "items")
+	fields := p.mask(r.GetUpdateMask(), i, "description", "labels", "selector", "items")
 	update := core.UpdateInjectionRequest{
 		Name:        name(&p, "injection.name", i.GetName(), resourcename.ParseInjection),
 		Etag:        i.GetEtag(),

@@ -105,10 +105,10 @@ func (p *parser) payload(field string, m *credentialv1.Payload) credential.Paylo
 }
 
 // mask parses an update mask.
-func (p *parser) mask(field string, mask *fieldmaskpb.FieldMask, resource proto.Message, updatable ...protoreflect.Name) fieldSet {
+func (p *parser) mask(mask *fieldmaskpb.FieldMask, resource proto.Message, updatable ...protoreflect.Name) fieldSet {
 	fields, wrong := maskFields(mask, resource, updatable...)
 	if wrong != "" {
-		p.add(field, wrong)
+		p.add("updateMask", wrong)
 	}
 	return fields
 }

@@ -26,6 +26,7 @@ func (s projectService) CreateProject(ctx context.Context, r *credstorev1.Create
 	}
 	made, err := s.store.CreateProject(ctx, core.CreateProjectRequest{
 		Mutation: m, Name: id, Description: r.GetProject().GetDescription(), Labels: r.GetProject().GetLabels(),
+		RotationPeriod: p.duration("project.rotationPeriod", r.GetProject().GetRotationPeriod()),
 	})
 	if err != nil {
 		return nil, err
@@ -52,6 +53,31 @@ func (s projectService) ListProjects(ctx context.Context, r *credstorev1.ListPro
 		return nil, err
 	}
 	return &credstorev1.ListProjectsResponse{Projects: convertAll(list, projectMessage), NextPageToken: next}, nil
+}
+
+func (s projectService) UpdateProject(ctx context.Context, r *credstorev1.UpdateProjectRequest) (*credstorev1.Project, error) {
+	var p parser
+	c := r.GetProject()
+	fields := p.mask(r.GetUpdateMask(), c, "description", "labels", "rotation_period")
+	update := core.UpdateProjectRequest{
+		Name:        name(&p, "project.name", c.GetName(), resourcename.ParseProject),
+		Etag:        c.GetEtag(),
+		Description: pointer(fields, "description", c.GetDescription()),
+		Labels:      pointer(fields, "labels", c.GetLabels()),
+	}
+	if fields["rotation_period"] {
+		period := p.duration("project.rotationPeriod", c.GetRotationPeriod())
+		update.RotationPeriod = &period
+	}
+	var err error
+	if update.Mutation, err = p.mutation(r, r.GetValidateOnly()); err != nil {
+		return nil, err
+	}
+	updated, err := s.store.UpdateProject(ctx, update)
+	if err != nil {
+		return nil, err
+	}
+	return projectMessage(updated), nil
 }
 
 func (s projectService) DeleteProject(ctx context.Context, r *credstorev1.DeleteProjectRequest) (*emptypb.Empty, error) {

@@ -98,7 +98,7 @@ func (s secretStoreService) UpdateSecretStore(ctx context.Context, r *credstorev
 
 func (p *parser) updateSecretStore(r *credstorev1.UpdateSecretStoreRequest) *core.UpdateSecretStoreRequest {
 	st := r.GetSecretStore()
-	fields := p.mask("updateMask", r.GetUpdateMask(), st, "description", "labels", "credential", "vault", "poll_interval")
+	fields := p.mask(r.GetUpdateMask(), st, "description", "labels", "credential", "vault", "poll_interval")
 	u := &core.UpdateSecretStoreRequest{
 		Name:        name(p, "secretStore.name", st.GetName(), resourcename.ParseSecretStore),
 		Etag:        st.GetEtag(),

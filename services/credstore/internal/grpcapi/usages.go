@@ -45,7 +45,7 @@ func (s credentialService) DeclareUsage(ctx context.Context, r *credstorev1.Decl
 		return nil, err
 	}
 	declared, err := s.store.DeclareUsage(ctx, core.DeclareUsageRequest{
-		Mutation: m, Name: n, User: r.GetUsage().GetUser(), Link: r.GetUsage().GetLink(), TTL: ttl,
+		Mutation: m, Name: n, Type: core.UsageType(r.GetUsage().GetType()), User: r.GetUsage().GetUser(), Link: r.GetUsage().GetLink(), TTL: ttl,
 	})
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ func (s credentialService) ActivateCredentialVersion(ctx context.Context, r *cre
 	if err != nil {
 		return nil, err
 	}
-	return credentialMessage(c), nil
+	return s.message(c), nil
 }
 
 func (s credentialService) DisableCredentialVersion(ctx context.Context, r *credstorev1.DisableCredentialVersionRequest) (*credstorev1.CredentialVersion, error) {

@@ -1,0 +1,124 @@
+package gitlab
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/credstore/credstore/pkg/provider"
+)
+
+// maxBody is the most bytes of an answer that are read.
+const maxBody = 1 << 20
+
+// session is one conversation with a server.
+type session struct {
+	client                *http.Client
+	base, token, username string
+}
+
+// answer is what a server said, with its beginning read.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (s *session) byHeader(req *http.Request)   { req.Header.Set("Private-Token", s.token) }
+func (s *session) byPassword(req *http.Request) { req.SetBasicAuth(s.username, s.token) }
+
+// get makes a request. No answer is an error; any answer is none.
+func (s *session) get(ctx context.Context, path string, authenticate func(*http.Request)) (answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, nil)
+	if err != nil {
+		return answer{}, &provider.Error{Kind: provider.ErrRefused, Op: "verify", Text: "the URL cannot be used"}
+	}
+	authenticate(req)
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return answer{}, noAnswer(ctx, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return answer{}, noAnswer(ctx, err)
+	}
+	return answer{status: resp.StatusCode, header: resp.Header, body: body}, nil
+}
+
+func noAnswer(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return provider.NetworkError("verify", err)
+}
+
+func (s *session) clean(text string) string {
+	return provider.Clean(text, s.token, base64.StdEncoding.EncodeToString([]byte(s.username+":"+s.token)))
+}
+
+// fail is the error of an answer, with GitLab's words.
+func (s *session) fail(kind error, a answer) *provider.Error {
+	text := words(a.body)
+	if text == "" {
+		text = strings.ToLower(http.StatusText(a.status))
+	}
+	e := &provider.Error{Kind: kind, Op: "verify", Status: a.status, Text: s.clean(text)}
+	if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); err == nil && seconds > 0 {
+		e.RetryAfter = min(time.Duration(seconds)*time.Second, time.Hour)
+	}
+	return e
+}
+
+// unavailable is the error of an answer that is none to what was asked.
+func (s *session) unavailable(a answer) *provider.Error {
+	if a.status == http.StatusTooManyRequests || a.status >= http.StatusInternalServerError {
+		return s.fail(provider.ErrUnavailable, a)
+	}
+	if a.status >= 300 && a.status < 400 {
+		return &provider.Error{
+			Kind: provider.ErrUnavailable, Op: "verify", Status: a.status,
+			Text: "the server redirects elsewhere, which is not followed: is its address another, or does it ask for another login first?",
+		}
+	}
+	return notGitlab(a)
+}
+
+func notGitlab(a answer) *provider.Error {
+	return &provider.Error{Kind: provider.ErrUnavailable, Op: "verify", Status: a.status, Text: "what answers there is not GitLab"}
+}
+
+func unsupported(status int, text string) *provider.Error {
+	return &provider.Error{Kind: provider.ErrUnsupported, Op: "verify", Status: status, Text: provider.Clean(text)}
+}
+
+// words returns what a body says for people: the API's message, the error of OAuth
+// 2 that stands for a token that has ended, or that of the container registry.
+func words(body []byte) string {
+	var known struct {
+		Message     any    `json:"message"`
+		Error       any    `json:"error"`
+		Description string `json:"error_description"`
+		Errors      []struct {
+			Message string `json:"message"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &known) != nil {
+		return ""
+	}
+	var parts []string
+	for _, part := range []any{known.Message, known.Error, known.Description} {
+		if text, ok := part.(string); ok && text != "" {
+			parts = append(parts, text)
+		}
+	}
+	for _, e := range known.Errors {
+		parts = append(parts, e.Message)
+	}
+	return strings.Join(parts, ": ")
+}
