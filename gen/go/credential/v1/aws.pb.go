@@ -93,8 +93,8 @@ type AwsAccessKey struct {
 	SecretAccessKey string `protobuf:"bytes,2,opt,name=secret_access_key,json=secretAccessKey,proto3" json:"secret_access_key,omitempty"`
 	// Only for temporary credentials, whose key id begins with ASIA.
 	SessionToken string `protobuf:"bytes,3,opt,name=session_token,json=sessionToken,proto3" json:"session_token,omitempty"`
-	// The region of the STS endpoint that is asked; us-east-1 when empty, or the
-	// first of the partition that the region belongs to.
+	// The region of the STS endpoint that is asked; us-east-1 when empty, so that
+	// keys of other partitions (China, GovCloud) name theirs.
 	Region string `protobuf:"bytes,4,opt,name=region,proto3" json:"region,omitempty"`
 	// What people have instead of the fields: the JSON of "aws iam
 	// create-access-key" or of STS, the CSV of the console, a profile of
@@ -266,7 +266,8 @@ type AwsAssumeRole struct {
 	Policy string `protobuf:"bytes,8,opt,name=policy,proto3" json:"policy,omitempty"`
 	// Up to 10 ARNs of managed policies that narrow it as well.
 	PolicyArns []string `protobuf:"bytes,9,rep,name=policy_arns,json=policyArns,proto3" json:"policy_arns,omitempty"`
-	// As in AwsAccessKey.
+	// The region of the STS endpoint that is asked; the first of the role's
+	// partition when empty.
 	Region string `protobuf:"bytes,10,opt,name=region,proto3" json:"region,omitempty"`
 	// Who stands behind the session, for CloudTrail: as session_name.
 	SourceIdentity string `protobuf:"bytes,11,opt,name=source_identity,json=sourceIdentity,proto3" json:"source_identity,omitempty"`

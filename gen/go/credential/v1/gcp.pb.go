@@ -131,7 +131,8 @@ func (x *GcpApiKey) GetApiKey() string {
 type GcpExternalAccount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required: the JSON that "gcloud iam workload-identity-pools
-	// create-cred-config" writes, whole. A source that is an executable is refused.
+	// create-cred-config" writes, whole. Sources that are executables or certificates
+	// are refused.
 	Document      string `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

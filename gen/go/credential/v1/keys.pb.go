@@ -149,8 +149,8 @@ type Oci struct {
 	PrivateKeyPem string `protobuf:"bytes,5,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
 	// Required when the key is encrypted.
 	Passphrase string `protobuf:"bytes,6,opt,name=passphrase,proto3" json:"passphrase,omitempty"`
-	// A profile of ~/.oci/config. It is read into the other fields and not kept;
-	// its key_file is refused, since only the text can be read here.
+	// A profile of ~/.oci/config. It is read into the other fields and not kept. Its
+	// key_file cannot be read here: give the key's text beside it.
 	Document      string `protobuf:"bytes,7,opt,name=document,proto3" json:"document,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

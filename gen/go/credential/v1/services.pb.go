@@ -175,7 +175,8 @@ type GithubApp struct {
 	// Required: the App's id or its client id. Shown in the facts.
 	AppId string `protobuf:"bytes,1,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
 	// The installation that tokens are minted for unless another is asked for.
-	// Required when the App has more than one. Shown in the facts.
+	// Without it the App's only one; an App with several mints only when one is
+	// asked for. Shown in the facts.
 	InstallationId string `protobuf:"bytes,2,opt,name=installation_id,json=installationId,proto3" json:"installation_id,omitempty"`
 	// Required: the RSA private key in PEM form.
 	PrivateKeyPem string `protobuf:"bytes,3,opt,name=private_key_pem,json=privateKeyPem,proto3" json:"private_key_pem,omitempty"`
@@ -319,7 +320,7 @@ type Smtp struct {
 	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
 	// Required.
 	Password string `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
-	// STARTTLS when absent.
+	// TLS when absent and the port is 465, otherwise STARTTLS.
 	Security Smtp_Security `protobuf:"varint,5,opt,name=security,proto3,enum=credential.v1.Smtp_Security" json:"security,omitempty"`
 	// The sender's address; optional.
 	From string `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`
