@@ -25,7 +25,7 @@ func TestBadInput(t *testing.T) {
 	w := newWorld(t)
 	var cases []badCase
 	for _, group := range [][]badCase{
-		badNames(), badIDs(), badPayloads(), badMetadata(), badMasks(), badEtags(w), badCursors(w), badWatches(), badBatches(),
+		badNames(), badIDs(), badVendorCalls(), badPayloads(), badMetadata(), badMasks(), badEtags(w), badCursors(w), badWatches(), badBatches(),
 		badItems(), badStores(), badUsages(), badTokens(), badRequestIDs(), badStates(), badCallers(),
 	} {
 		cases = append(cases, group...)

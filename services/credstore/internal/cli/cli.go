@@ -56,7 +56,7 @@ func describe(err error) string {
 			_, _ = fmt.Fprintf(&text, "\n  %s  %s", u.GetSource(), u.GetUser())
 		}
 		for _, c := range inUse.Consumers {
-			_, _ = fmt.Fprintf(&text, "\n  LIVE     %s (%s) holds version %d", c.GetWorkload(), c.GetPrincipal(), c.GetVersion())
+			_, _ = fmt.Fprintf(&text, "\n  LIVE     %s (%s) holds version %d", either(c.GetWorkload(), "a call"), c.GetPrincipal(), c.GetVersion())
 		}
 		return text.String()
 	}
