@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,18 @@ func kinds(where string) map[string]*credentialv1.Payload {
 		"a-opaque": opaque("key", canary(where+"-opaque")),
 		"a-vault":  vaultToken(canary(where + "-vault")),
 		"a-role":   vaultAppRole(canary(where + "-role")),
+		"a-registry": {Kind: &credentialv1.Payload_DockerRegistry{DockerRegistry: &credentialv1.DockerRegistry{
+			Server: "127.0.0.1:5000", Username: "bot", Password: canary(where + "-registry"),
+		}}},
+		"a-cluster": {Kind: &credentialv1.Payload_Kubeconfig{Kubeconfig: &credentialv1.Kubeconfig{Document: `{"current-context": "c",` +
+			`"contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],` +
+			`"clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:6443"}}],` +
+			`"users": [{"name": "u", "user": {"token": ` + strconv.Quote(canary(where+"-cluster")) + `}}]}`}}},
+		"a-mail": {Kind: &credentialv1.Payload_Smtp{Smtp: &credentialv1.Smtp{Host: "127.0.0.1", Username: "bot", Password: canary(where + "-mail")}}},
+		"a-hook": {Kind: &credentialv1.Payload_Webhook{Webhook: &credentialv1.Webhook{Url: "https://127.0.0.1/" + url.PathEscape(canary(where+"-hook"))}}},
+		"a-gitlab": {Kind: &credentialv1.Payload_GitlabToken{GitlabToken: &credentialv1.GitlabToken{
+			Url: "https://127.0.0.1", Token: canary(where + "-gitlab"),
+		}}},
 	}
 }
 
@@ -197,6 +210,29 @@ func (p *paths) write() {
 		r.ValidateOnly = true
 		m, err := p.c.Credentials.CreateCredential(ctx, r)
 		p.ok("validate "+id, m, err)
+	}
+	// What vendors are asked: here addresses that are refused, and answers that
+	// need none.
+	for id := range kinds("verify") {
+		m, err := p.c.Credentials.VerifyCredential(ctx, &credstorev1.VerifyCredentialRequest{Name: credentialName(id)})
+		p.ok("verify "+id, m, err)
+	}
+	for id, payload := range kinds("unverified") {
+		r := p.create(id+"-none", payload)
+		r.Verify = true
+		_, err := p.c.Credentials.CreateCredential(ctx, r)
+		p.fails("create unverified "+id, err, client.ErrPrecondition)
+	}
+	for _, id := range []string{"a-registry", "a-cluster"} {
+		m, err := p.c.Credentials.MintToken(ctx, &credstorev1.MintTokenRequest{Name: credentialName(id)})
+		if err != nil || m.GetToken().GetKind() == nil {
+			t.Fatalf("mint %s: %v", id, err)
+		}
+		p.ok("a token printed", &credstorev1.MintTokenResponse{Version: fmt.Sprint(m, m.GetToken())}, nil)
+	}
+	for _, id := range []string{"a-basic", "a-mail", "none"} {
+		_, err := p.c.Credentials.MintToken(ctx, &credstorev1.MintTokenRequest{Name: credentialName(id)})
+		p.fails("mint "+id, err, nil)
 	}
 	// The same request twice, and then another one by its id.
 	r := p.create("a-replay", basic("bot", canary("replay")))
