@@ -32,7 +32,8 @@ var kubeconfig = behaviour[*credentialv1.Kubeconfig]{
 		login := kubeconfigLogin(m)
 		return login == nil || login.Plugin == nil
 	},
-	mints: []string{"kubernetesLogin"},
+	mints:    []string{"kubernetesLogin"},
+	forwards: true,
 	checkRequest: func(m *credentialv1.TokenRequest, r *report) {
 		login := m.GetKubernetesLogin()
 		for _, field := range []struct{ name, value string }{

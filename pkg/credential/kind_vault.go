@@ -41,13 +41,17 @@ var vault = behaviour[*credentialv1.Vault]{
 		switch {
 		case m.GetAws() != nil && !slices.Contains(vaultAWSSources, source):
 			r.add("aws.source", "must be an AWS credential (awsAccessKey, awsRole or awsAssumeRole); it is of kind "+string(source))
+		case m.GetAws() != nil && source == "awsRole" && m.GetAws().GetServerId() == "":
+			// What is signed as the server itself must be of use at one Vault only.
+			r.add("aws.serverId", "is required with a source of kind awsRole: without it whoever receives the signed request could show it to another server")
 		case m.GetAzure() != nil && !slices.Contains(vaultAzureSources, source):
 			r.add("azure.source", "must be an Azure credential (azureServicePrincipal, azureManagedIdentity or azureWorkloadIdentity); it is of kind "+string(source))
 		}
 	},
 	// The server's own service account is who it is; the source of the others is
 	// looked at for itself.
-	ambient: func(m *credentialv1.Vault) bool { return m.GetKubernetes() != nil },
+	ambient:  func(m *credentialv1.Vault) bool { return m.GetKubernetes() != nil },
+	forwards: true,
 	longLived: func(m *credentialv1.Vault) bool {
 		return m.GetKubernetes() == nil && m.GetAws() == nil && m.GetAzure() == nil
 	},

@@ -72,6 +72,9 @@ type behaviour[M proto.Message] struct {
 	checkSource func(M, Kind, *report)
 	// ambient says whether the credential acts as the server itself.
 	ambient func(M) bool
+	// forwards says that tokens of the credential that the message refers to are
+	// sent to an address that the message names.
+	forwards bool
 	// longLived says whether the message holds a secret that should be changed
 	// from time to time; nil means that it does.
 	longLived func(M) bool
@@ -95,6 +98,7 @@ type definition struct {
 
 	checkSource  func(proto.Message, Kind, *report)
 	ambient      func(proto.Message) bool
+	forwards     bool
 	longLived    func(proto.Message) bool
 	mints        []string
 	checkRequest func(*credentialv1.TokenRequest, *report)
@@ -121,6 +125,7 @@ func (b behaviour[M]) define(kind Kind) definition {
 
 		checkSource:  func(proto.Message, Kind, *report) {},
 		ambient:      func(proto.Message) bool { return false },
+		forwards:     b.forwards,
 		longLived:    func(proto.Message) bool { return true },
 		mints:        b.mints,
 		checkRequest: func(*credentialv1.TokenRequest, *report) {},

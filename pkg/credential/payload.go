@@ -182,6 +182,14 @@ func (p Payload) Ambient() bool {
 	return ok && d.ambient(m.Interface())
 }
 
+// ForwardsTokens says whether credentials of the kind send tokens of the
+// credential that they refer to, to an address that they name themselves: who
+// makes one has such tokens.
+func (k Kind) ForwardsTokens() bool {
+	d, known := lookup(k)
+	return known && d.forwards
+}
+
 // LongLived says whether the payload holds a secret that should be changed from
 // time to time.
 func (p Payload) LongLived() bool {

@@ -83,6 +83,41 @@ func (r TokenRequest) IsZero() bool { return r.open == nil }
 // Kind returns which request it is, by its name in JSON spelling.
 func (r TokenRequest) Kind() string { return r.kind }
 
+// String returns the request with what it is for, as "awsAssumeRole
+// roleArn=arn:aws:iam::123456789012:role/deploy", for records: names, not
+// policies, and at most 500 characters of them.
+func (r TokenRequest) String() string {
+	if r.IsZero() {
+		return ""
+	}
+	const most = 500
+	var out strings.Builder
+	out.WriteString(r.kind)
+	m := r.open().ProtoReflect()
+	inner := m.Get(m.WhichOneof(m.Descriptor().Oneofs().ByName("kind"))).Message()
+	for f := range sequence(inner.Descriptor().Fields()) {
+		value := ""
+		switch {
+		case !inner.Has(f) || f.Kind() != protoreflect.StringKind || f.IsMap() || f.JSONName() == "policy":
+			continue
+		case f.IsList():
+			list := inner.Get(f).List()
+			for i := range list.Len() {
+				value += "," + list.Get(i).String()
+			}
+			value = strings.TrimPrefix(value, ",")
+		default:
+			value = inner.Get(f).String()
+		}
+		if out.Len()+len(value) > most {
+			out.WriteString(" …")
+			break
+		}
+		out.WriteString(" " + f.JSONName() + "=" + value)
+	}
+	return out.String()
+}
+
 // Message returns a copy of the message; nil for the zero value.
 func (r TokenRequest) Message() *credentialv1.TokenRequest {
 	if r.IsZero() {

@@ -178,6 +178,36 @@ func TestEveryRequestIsAnswered(t *testing.T) {
 	}
 }
 
+// What is on record of a request says what it is for, and not all of it.
+func TestRequestPrints(t *testing.T) {
+	for kind, tests := range map[credential.Kind]map[string]string{
+		"awsAccessKey": {
+			`{"awsSession": {"duration": "900s"}}`: "awsSession",
+			`{"awsAssumeRole": {"roleArn": "arn:aws:iam::123456789012:role/x", "policy": "{}", "policyArns": ["arn:aws:iam::aws:policy/a", "arn:aws:iam::aws:policy/b"]}}`: "awsAssumeRole roleArn=arn:aws:iam::123456789012:role/x policyArns=arn:aws:iam::aws:policy/a,arn:aws:iam::aws:policy/b",
+			`{"kubernetesLogin": {"cluster": "live", "region": "eu-west-1"}}`:                                                                                              "kubernetesLogin cluster=live region=eu-west-1",
+		},
+		"gcpServiceAccount": {`{"gcpIdToken": {"audience": "https://a.example.com"}}`: "gcpIdToken audience=https://a.example.com"},
+	} {
+		for asked, want := range tests {
+			m := &credentialv1.TokenRequest{}
+			if err := protojson.Unmarshal([]byte(asked), m); err != nil {
+				t.Fatal(err)
+			}
+			r, err := credential.NewTokenRequest(kind, m)
+			if err != nil {
+				t.Errorf("%s: %v", asked, err)
+				continue
+			}
+			if got := r.String(); got != want {
+				t.Errorf("%s is %q, want %q", asked, got, want)
+			}
+		}
+	}
+	if got := (credential.TokenRequest{}).String(); got != "" {
+		t.Errorf("no request is %q", got)
+	}
+}
+
 func TestRequestFields(t *testing.T) {
 	asked := &credentialv1.TokenRequest{}
 	if err := protojson.Unmarshal([]byte(`{"registryLogin": {}}`), asked); err != nil {

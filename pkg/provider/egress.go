@@ -58,6 +58,7 @@ var closed = []netip.Prefix{
 	netip.MustParsePrefix("fec0::/10"),       // site-local
 	netip.MustParsePrefix("2001:db8::/32"),   // documentation
 	netip.MustParsePrefix("100::/64"),        // discard
+	netip.MustParsePrefix("64:ff9b:1::/48"),  // NAT64 of a local network (RFC 8215)
 }
 
 // embedded are networks whose addresses lead to an IPv4 address that stands at
@@ -66,9 +67,10 @@ var embedded = []struct {
 	network netip.Prefix
 	at      int
 }{
-	{netip.MustParsePrefix("64:ff9b::/96"), 12}, // NAT64
-	{netip.MustParsePrefix("2002::/16"), 2},     // 6to4
-	{netip.MustParsePrefix("::/96"), 12},        // IPv4-compatible, obsolete
+	{netip.MustParsePrefix("64:ff9b::/96"), 12},    // NAT64
+	{netip.MustParsePrefix("2002::/16"), 2},        // 6to4
+	{netip.MustParsePrefix("::/96"), 12},           // IPv4-compatible, obsolete
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), 12}, // IPv4-translated (RFC 7915)
 }
 
 // Check returns an *[EgressError] when the address may not be connected to.

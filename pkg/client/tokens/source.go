@@ -36,6 +36,9 @@ const (
 // ErrClosed says that a Source was used after its Close.
 var ErrClosed = errors.New("token source is closed")
 
+// errEnded keeps a source from asking again and again when the clocks differ.
+var errEnded = errors.New("the token had ended when it arrived: compare the clocks of this machine and of credstore's")
+
 // Options say whose tokens to keep.
 type Options struct {
 	// Client is required, and must stay open while the Source is.
@@ -251,6 +254,11 @@ func (e *entry) take(answer *credstorev1.MintTokenResponse) {
 	}
 	e.expire = e.token.GetExpireTime().AsTime()
 	life := e.expire.Sub(now)
+	if life <= 0 {
+		e.token = nil
+		e.failed(errEnded)
+		return
+	}
 	e.leeway = max(min(leeway, life/10), 0)
 	e.refreshAt = now.Add(jitter(life * 3 / 4))
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	"github.com/credstore/credstore/pkg/client"
@@ -284,6 +285,27 @@ func TestRequests(t *testing.T) {
 		}
 		if got := r.Asked()[0].GetGcpIdToken().GetAudience(); got != "https://service-0.example.com" {
 			t.Errorf("asked for %q", got)
+		}
+	})
+}
+
+// A clock that is ahead of the token's end makes an error, not a loop.
+func TestTokenThatHasEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := tokenstest.Start(t)
+		r.Make(func(text string) *credentialv1.Token {
+			return &credentialv1.Token{
+				Kind:       &credentialv1.Token_Bearer_{Bearer: &credentialv1.Token_Bearer{Token: text}},
+				ExpireTime: timestamppb.New(time.Now().Add(-time.Second)),
+			}
+		})
+		for range 20 {
+			if _, err := r.Source.Token(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "clocks") {
+				t.Fatalf("error is %v", err)
+			}
+		}
+		if n := r.Calls(); n != 1 {
+			t.Errorf("%d calls", n)
 		}
 	})
 }

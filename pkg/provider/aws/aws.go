@@ -27,6 +27,8 @@ type Config struct {
 	// the same. Tokens for clusters and signed identities name the public endpoint,
 	// since others send them there.
 	STSEndpoint, ECREndpoint, ECRPublicEndpoint string
+	// CAPEM are the certificates to trust, the system's when empty.
+	CAPEM string
 	// IMDSEndpoint is the instance metadata service; "http://169.254.169.254" when
 	// empty. Its host is an IP address.
 	IMDSEndpoint string
@@ -75,7 +77,7 @@ func New(cfg Config) (*Provider, error) {
 			return nil, fmt.Errorf("the %s endpoint: %w", name, err)
 		}
 	}
-	client, err := cfg.Egress.Client("")
+	client, err := cfg.Egress.Client(cfg.CAPEM)
 	if err != nil {
 		return nil, fmt.Errorf("make the client for AWS: %w", err)
 	}

@@ -104,8 +104,8 @@ type CredentialServiceClient interface {
 	// FAILED_PRECONDITION with reason VERSION_NOT_ENABLED, AMBIENT_NOT_BOUND.
 	VerifyCredential(ctx context.Context, in *VerifyCredentialRequest, opts ...grpc.CallOption) (*Verification, error)
 	// MintToken makes a short-lived token from the active version, or returns one
-	// that it made before for the same request and that still has most of its
-	// time. Tokens are kept in memory only. Every answer is on record in the audit
+	// that it made before for the same request and that has time left: a minute, or a
+	// tenth of a shorter life; later ones are waited for. Tokens are kept in memory only. Every answer is on record in the audit
 	// log before it leaves. Errors: NOT_FOUND; INVALID_ARGUMENT for a request that
 	// the kind cannot answer; FAILED_PRECONDITION with reason MINT_REFUSED and the
 	// vendor's words, AMBIENT_NOT_BOUND, VERSION_NOT_ENABLED; UNAVAILABLE with
@@ -406,8 +406,8 @@ type CredentialServiceServer interface {
 	// FAILED_PRECONDITION with reason VERSION_NOT_ENABLED, AMBIENT_NOT_BOUND.
 	VerifyCredential(context.Context, *VerifyCredentialRequest) (*Verification, error)
 	// MintToken makes a short-lived token from the active version, or returns one
-	// that it made before for the same request and that still has most of its
-	// time. Tokens are kept in memory only. Every answer is on record in the audit
+	// that it made before for the same request and that has time left: a minute, or a
+	// tenth of a shorter life; later ones are waited for. Tokens are kept in memory only. Every answer is on record in the audit
 	// log before it leaves. Errors: NOT_FOUND; INVALID_ARGUMENT for a request that
 	// the kind cannot answer; FAILED_PRECONDITION with reason MINT_REFUSED and the
 	// vendor's words, AMBIENT_NOT_BOUND, VERSION_NOT_ENABLED; UNAVAILABLE with

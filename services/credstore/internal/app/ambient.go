@@ -19,13 +19,26 @@ var ambientKinds = []credential.Kind{
 // Ambient says which kinds of credentials may act as the server itself, and in
 // which projects. The zero value lets none.
 type Ambient struct {
-	bound map[credential.Kind][]resourcename.Project
+	bound map[credential.Kind][]binding
 }
 
+// binding is a project in which a kind may act as the server.
+type binding struct {
+	project resourcename.Project
+	// address is the only one that the server's identity is shown to, for a kind
+	// whose payloads name one.
+	address string
+}
+
+const kindVault = credential.Kind("vault")
+
 // Bind lets credentials of a kind act as the server in a project:
-// "awsRole=default".
+// "awsRole=default". Vault's login by Kubernetes shows the server's own token to an
+// address that a payload names, so the binding names it too:
+// "vault=default@https://vault.example.com:8200".
 func (a *Ambient) Bind(text string) error {
 	kind, id, ok := strings.Cut(text, "=")
+	id, address, hasAddress := strings.Cut(id, "@")
 	if !ok || !slices.Contains(ambientKinds, credential.Kind(kind)) {
 		return fmt.Errorf("%q does not say which kind may act as the server in which project, as awsRole=default; the kinds are %s", text, joined(ambientKinds))
 	}
@@ -33,10 +46,13 @@ func (a *Ambient) Bind(text string) error {
 	if err != nil {
 		return fmt.Errorf("%q names no project: %w", text, err)
 	}
-	if a.bound == nil {
-		a.bound = make(map[credential.Kind][]resourcename.Project)
+	if wants := credential.Kind(kind) == kindVault; wants != hasAddress || wants && !strings.HasPrefix(address, "https://") {
+		return fmt.Errorf("%q: kind vault is bound with the https address of the server, as vault=default@https://vault.example.com:8200, and the others without one", text)
 	}
-	a.bound[credential.Kind(kind)] = append(a.bound[credential.Kind(kind)], project)
+	if a.bound == nil {
+		a.bound = make(map[credential.Kind][]binding)
+	}
+	a.bound[credential.Kind(kind)] = append(a.bound[credential.Kind(kind)], binding{project, address})
 	return nil
 }
 
@@ -48,9 +64,13 @@ func joined(kinds []credential.Kind) string {
 	return strings.Join(names, ", ")
 }
 
-// allows is core.Config.Bound.
-func (a Ambient) allows(k credential.Kind, p resourcename.Project) bool {
-	return slices.Contains(a.bound[k], p)
+// allows is core.Config.Bound. Projects are known by their names: one that is
+// deleted and made again, as only an administrator of all projects can, is bound
+// like the one before.
+func (a Ambient) allows(payload credential.Payload, p resourcename.Project) bool {
+	return slices.ContainsFunc(a.bound[payload.Kind()], func(b binding) bool {
+		return b.project == p && (b.address == "" || strings.TrimSuffix(b.address, "/") == strings.TrimSuffix(payload.Facts()["address"], "/"))
+	})
 }
 
 // readyMade are the credentials that come with the bindings: the role of the
@@ -63,9 +83,9 @@ func (a Ambient) readyMade() ([]core.ReadyMade, error) {
 		return nil, err
 	}
 	var out []core.ReadyMade
-	for _, p := range a.bound["awsRole"] {
+	for _, b := range a.bound["awsRole"] {
 		out = append(out, core.ReadyMade{
-			Name:        resourcename.Credential{Project: p.ID, ID: "instance-role"},
+			Name:        resourcename.Credential{Project: b.project.ID, ID: "instance-role"},
 			Description: "the role of the instance that the server runs on; made by the server's configuration",
 			Payload:     payload,
 		})

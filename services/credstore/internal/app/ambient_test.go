@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
 )
@@ -12,21 +13,32 @@ import (
 func TestAmbient(t *testing.T) {
 	var a Ambient
 	defaultProject, other := resourcename.Project{ID: "default"}, resourcename.Project{ID: "team"}
-	if a.allows("awsRole", defaultProject) {
+	role := payloadOf(t, &credentialv1.Payload{Kind: &credentialv1.Payload_AwsRole{AwsRole: &credentialv1.AwsRole{Source: credentialv1.AwsRole_INSTANCE_METADATA}}})
+	login := func(address string) credential.Payload {
+		return payloadOf(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{
+			Address: address, Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "r"}},
+		}}})
+	}
+	if a.allows(role, defaultProject) {
 		t.Error("a kind is bound without a binding")
 	}
-	for _, bad := range []string{"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default"} {
+	for _, bad := range []string{"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default", "vault=team", "vault=team@http://vault.example.com", "awsRole=default@https://x"} {
 		if err := a.Bind(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
 	}
-	for _, good := range []string{"awsRole=default", "awsRole=projects/blue", "vault=team"} {
+	for _, good := range []string{"awsRole=default", "awsRole=projects/blue", "vault=team@https://vault.example.com:8200"} {
 		if err := a.Bind(good); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
 	}
-	if !a.allows("awsRole", defaultProject) || a.allows("awsRole", other) || !a.allows("vault", other) || a.allows("vault", defaultProject) {
+	there := "https://vault.example.com:8200"
+	if !a.allows(role, defaultProject) || a.allows(role, other) || !a.allows(login(there), other) || a.allows(login(there), defaultProject) {
 		t.Error("bindings do not hold for what they name")
+	}
+	// The server's own token is shown to nobody else.
+	if a.allows(login("https://vault.example.net:8200"), other) || a.allows(login(""), other) {
+		t.Error("a login to another Vault acts as the server")
 	}
 	ready, err := a.readyMade()
 	if err != nil {
@@ -42,6 +54,15 @@ func TestAmbient(t *testing.T) {
 	if diff := cmp.Diff([]string{"projects/default/credentials/instance-role", "projects/blue/credentials/instance-role"}, names); diff != "" {
 		t.Errorf("ready-made credentials (-want +got)\n%s", diff)
 	}
+}
+
+func payloadOf(t *testing.T, m *credentialv1.Payload) credential.Payload {
+	t.Helper()
+	p, err := credential.NewPayload(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // Every kind that can act as the server can be bound, and no other.

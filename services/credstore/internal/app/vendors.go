@@ -75,7 +75,7 @@ func vendorEndpoints() []string {
 // SetEndpoint replaces one endpoint: "aws.sts=https://sts.example.com".
 func (c *VendorConfig) SetEndpoint(text string) error {
 	name, url, ok := strings.Cut(text, "=")
-	if !ok || !slices.Contains(vendorEndpoints(), name) {
+	if !ok || url == "" || !slices.Contains(vendorEndpoints(), name) {
 		return fmt.Errorf("%q is not of the form NAME=URL; the names are %s", text, strings.Join(vendorEndpoints(), ", "))
 	}
 	if c.endpoints == nil {
@@ -114,7 +114,7 @@ func reach(egress provider.Egress, c VendorConfig) (reached, error) {
 	at := func(name string) string { return c.endpoints[name] }
 	amazon, err := aws.New(aws.Config{
 		Egress: egress, STSEndpoint: at(awsSTS), ECREndpoint: at(awsECR), ECRPublicEndpoint: at(awsECRPublic),
-		IMDSEndpoint: at(awsIMDS), ContainerEndpoint: at(awsContainer),
+		IMDSEndpoint: at(awsIMDS), ContainerEndpoint: at(awsContainer), CAPEM: c.CAPEM,
 	})
 	errs = append(errs, err)
 	microsoft, err := azure.New(azure.Config{

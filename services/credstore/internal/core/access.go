@@ -135,7 +135,9 @@ type AuditEntry struct {
 	Allowed    bool
 	// Payloads names the versions whose payload leaves with this call or push.
 	Payloads []string
-	// Minted names the version and the kind of a token that leaves with this call.
+	// Minted names the version and the token that is asked of it, as
+	// "projects/default/credentials/aws/versions/1 awsAssumeRole roleArn=…". It leaves
+	// with this call unless the vendor refuses it.
 	Minted string
 	// Subscriptions names the streams that a push goes to.
 	Subscriptions []string

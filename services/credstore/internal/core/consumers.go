@@ -28,6 +28,7 @@ type consumer struct {
 	principal string
 	workload  string
 	named     bool
+	minted    bool      // a caller that was handed tokens, and no stream
 	gone      time.Time // zero while connected
 	holds     map[resourcename.Credential]*holding
 }
@@ -53,7 +54,7 @@ func (r *consumers) join(id, principal, workload string, named bool) *consumer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.byID {
-		if !c.gone.IsZero() && c.principal == principal && c.workload == workload && c.named == named {
+		if !c.gone.IsZero() && !c.minted && c.principal == principal && c.workload == workload && c.named == named {
 			r.drop(c)
 		}
 	}
@@ -86,22 +87,26 @@ func (r *consumers) unhold(c *consumer, name resourcename.Credential) {
 // token on.
 func (r *consumers) minted(principal string, name resourcename.Credential, version uint32) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	id := "mint " + principal + " " + name.String()
 	c := r.byID[id]
 	if c == nil {
-		c = &consumer{reg: r, id: id, principal: principal, named: true, holds: make(map[resourcename.Credential]*holding)}
+		c = &consumer{reg: r, id: id, principal: principal, named: true, minted: true, holds: make(map[resourcename.Credential]*holding)}
 		r.byID[id] = c
 	}
 	c.gone = time.Now()
-	r.mu.Unlock()
-	c.sent(name, version, "", 0)
+	r.hold(c, name, version, "", 0)
 }
 
 // sent notes that a version of the credential went to the stream.
 func (c *consumer) sent(name resourcename.Credential, version uint32, injection string, rev Revision) {
-	r := c.reg
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	c.reg.mu.Lock()
+	defer c.reg.mu.Unlock()
+	c.reg.hold(c, name, version, injection, rev)
+}
+
+// hold notes what a consumer has; the caller holds the lock.
+func (r *consumers) hold(c *consumer, name resourcename.Credential, version uint32, injection string, rev Revision) {
 	h := c.holds[name]
 	if h == nil {
 		h = &holding{}

@@ -139,7 +139,7 @@ func (s *Store) writeCredentials(ctx context.Context, m Mutation, method, projec
 		}
 		refs := op.payload().References()
 		refers = refers || len(refs) > 0
-		if err := s.permitReferences(ctx, refs); err != nil {
+		if err := s.permitReferences(ctx, op.payload().Kind(), refs); err != nil {
 			return nil, err
 		}
 	}

@@ -40,7 +40,7 @@ func (s *Store) loginWith(name resourcename.Credential, payload credential.Paylo
 	l := credential.Login{Name: name.String(), Payload: payload}
 	at := &l
 	for range MaxSources {
-		if at.Payload.Ambient() && !s.bound(at.Payload.Kind(), name.Parent()) {
+		if at.Payload.Ambient() && !s.bound(at.Payload, name.Parent()) {
 			return credential.Login{}, ambientNotBound(at.Name, at.Payload.Kind(), name.Parent())
 		}
 		refs := at.Payload.References()
@@ -88,9 +88,9 @@ func versionsOf(l credential.Login) []string {
 	return out
 }
 
-// bound says whether credentials of a kind may act as the server in a project.
-func (s *Store) bound(k credential.Kind, p resourcename.Project) bool {
-	return s.cfg.Bound != nil && s.cfg.Bound(k, p)
+// bound says whether a payload may act as the server in a project.
+func (s *Store) bound(payload credential.Payload, p resourcename.Project) bool {
+	return s.cfg.Bound != nil && s.cfg.Bound(payload, p)
 }
 
 func ambientNotBound(name string, k credential.Kind, p resourcename.Project) error {

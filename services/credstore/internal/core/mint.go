@@ -10,8 +10,8 @@ import (
 )
 
 // MintToken makes a short-lived token from a credential's active version, or
-// hands out one that was made before. That it leaves is on record when it
-// returns.
+// hands out one that was made before. That it is asked for is on record before the
+// vendor is asked.
 func (s *Store) MintToken(ctx context.Context, name resourcename.Credential, m *credentialv1.TokenRequest) (resourcename.Version, credential.Token, error) {
 	var none resourcename.Version
 	if err := s.permit(ctx, CredentialsMint, name.Parent(), name); err != nil {
@@ -28,13 +28,18 @@ func (s *Store) MintToken(ctx context.Context, name resourcename.Credential, m *
 	if err != nil {
 		return none, credential.Token{}, invalidFrom(err, "")
 	}
-	token, err := s.cfg.Issuer.Mint(ctx, login, request)
-	if err != nil {
+	at := name.Version(c.ActiveVersion)
+	// Before the vendor is asked: the payloads may go there, and what it refuses is
+	// worth knowing too.
+	e := AuditEntry{
+		Permission: CredentialsMint, Resource: name.String(), Allowed: true,
+		Payloads: versionsOf(login), Minted: at.String() + " " + request.String(),
+	}
+	if err := s.record(ctx, e); err != nil {
 		return none, credential.Token{}, err
 	}
-	at := name.Version(c.ActiveVersion)
-	e := AuditEntry{Permission: CredentialsMint, Resource: name.String(), Allowed: true, Minted: at.String() + " " + request.Kind()}
-	if err := s.record(ctx, e); err != nil {
+	token, err := s.cfg.Issuer.Mint(ctx, login, request)
+	if err != nil {
 		return none, credential.Token{}, err
 	}
 	s.consumers.minted(PrincipalFrom(ctx).Name, name, c.ActiveVersion)

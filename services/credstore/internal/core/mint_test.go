@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/credstore/credstore/pkg/resourcename"
 	"github.com/credstore/credstore/services/credstore/internal/core"
 	"github.com/credstore/credstore/services/credstore/internal/coretest"
 )
@@ -31,6 +32,17 @@ func TestMintMakesAConsumer(t *testing.T) {
 		equal(t, "consumers", list, []core.Consumer{{Principal: "projects/default/tokens/billing", Version: 1, Named: true, Since: began}})
 		err = h.Store.DeleteCredential(coretest.AdminContext(t), core.DeleteCredentialRequest{Name: role})
 		wantReason(t, "delete while a token is out", err, core.ErrPrecondition, core.ReasonCredentialInUse)
+
+		// What else the caller does takes nothing from that.
+		create(t, h, demo, "one")
+		watch, err := h.Store.Watch(ctx, core.WatchRequest{Project: demoProject, View: core.ViewPayload, Names: []resourcename.Credential{demo}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watch.Close()
+		if list, err := h.Store.ListConsumers(coretest.AdminContext(t), role); err != nil || len(list) != 1 {
+			t.Errorf("after a watch of something else: %v, %v", list, err)
+		}
 
 		// A token of the next version says that the old one is not used any more.
 		time.Sleep(10 * time.Minute)

@@ -24,7 +24,7 @@ func TestReadyMade(t *testing.T) {
 	with := func(all ...core.ReadyMade) coretest.Option {
 		return func(c *core.Config) {
 			c.ReadyMade, c.Logger = all, slog.New(slog.NewTextHandler(&log, nil))
-			c.Bound = func(credential.Kind, resourcename.Project) bool { return len(all) > 0 }
+			c.Bound = func(credential.Payload, resourcename.Project) bool { return len(all) > 0 }
 		}
 	}
 	issuer := coretest.NewIssuer(t)

@@ -36,11 +36,19 @@ func (v *invalid) checkReferences(name resourcename.Credential, payload credenti
 // payload refers to: otherwise whoever may create a credential could act as any
 // other. It is asked for every payload that is written or becomes active, even
 // if it refers to what the one before did: another role of the same source is
-// another use of it.
-func (s *Store) permitReferences(ctx context.Context, refs []string) error {
+// another use of it. Where tokens of the source go to an address that the payload
+// names, as that of a cluster, who writes it has these tokens, and needs to be
+// allowed to mint them.
+func (s *Store) permitReferences(ctx context.Context, k credential.Kind, refs []string) error {
+	needs := []Permission{CredentialsUse}
+	if k.ForwardsTokens() {
+		needs = append(needs, CredentialsMint)
+	}
 	for _, source := range sourcesIn(refs) {
-		if err := s.permit(ctx, CredentialsUse, source.Parent(), source); err != nil {
-			return err
+		for _, p := range needs {
+			if err := s.permit(ctx, p, source.Parent(), source); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -158,6 +158,25 @@ func TestReferencesAreChecked(t *testing.T) {
 // Who comes to refer to a credential needs to be allowed to use it: when it is
 // written, even with the source that it had, and when an older version becomes
 // active.
+// Who refers to a credential whose tokens then go to an address of their own
+// choice has these tokens, and must be allowed to mint them.
+func TestForwardedTokensNeedMint(t *testing.T) {
+	asked := &recorder{}
+	h := coretest.New(t, func(c *core.Config) { c.Authorizer = asked })
+	key := cred("key")
+	mustPut(t, h, key, coretest.AccessKey(t, "00000000"))
+	asked.questions()
+	mustPut(t, h, cred("role"), coretest.AssumeRole(t, key, "r"))
+	mustPut(t, h, cred("login"), coretest.VaultByAWS(t, key))
+	var got []string
+	for _, q := range asked.questions() {
+		if q.Credential == key {
+			got = append(got, string(q.Permission))
+		}
+	}
+	equal(t, "asked about the source, for a role and for a login of Vault", got, []string{"credentials.use", "credentials.use", "credentials.mint"})
+}
+
 func TestReferencesNeedUse(t *testing.T) {
 	asked := &recorder{}
 	h := coretest.New(t, func(c *core.Config) { c.Authorizer = asked })

@@ -34,9 +34,9 @@ type Config struct {
 	// Issuer reaches the vendors of credentials; without one, verifying and
 	// minting answer that they are unavailable.
 	Issuer Issuer
-	// Bound says whether credentials of a kind that acts as the server itself may
-	// do so in a project; nil means nowhere.
-	Bound func(credential.Kind, resourcename.Project) bool
+	// Bound says whether a payload that acts as the server itself may do so in a
+	// project; nil means nowhere.
+	Bound func(credential.Payload, resourcename.Project) bool
 	// ReadyMade are credentials that New makes where they are absent.
 	ReadyMade []ReadyMade
 	// Logger gets what operators need to know; never a payload. Nil discards.

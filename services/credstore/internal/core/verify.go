@@ -15,7 +15,7 @@ type Issuer interface {
 	// Verify asks the vendor of the login. What the vendor answers is in the
 	// result, without a version; an error means that the call was given up.
 	Verify(ctx context.Context, login credential.Login) (Verification, error)
-	// Mint returns a token for the login that still has most of its time, made
+	// Mint returns a token for the login that has time left, made
 	// now or kept from an earlier call with the same Key and request; nothing is
 	// kept for a login without an ID. Its error is an *Error or the context's.
 	Mint(ctx context.Context, login credential.Login, request credential.TokenRequest) (credential.Token, error)

@@ -336,7 +336,8 @@ func TestMint(t *testing.T) {
 	entries[0].Time = time.Time{}
 	equal(t, "the line", entries[0], core.AuditEntry{
 		Principal: "projects/default/tokens/a", Remote: "192.0.2.1:5", RequestID: "call-7", Permission: core.CredentialsMint,
-		Resource: role.String(), Allowed: true, Minted: role.Version(1).String() + " awsAssumeRole",
+		Resource: role.String(), Allowed: true, Payloads: []string{role.Version(1).String(), names[0].Version(1).String()},
+		Minted: role.Version(1).String() + " awsAssumeRole",
 	})
 	calls := issuer.Calls()
 	if len(calls) != 1 || calls[0].Request.Kind() != "awsAssumeRole" {
@@ -367,8 +368,9 @@ func TestMint(t *testing.T) {
 	if calls := issuer.Calls(); len(calls) > 0 {
 		t.Errorf("the vendor was asked: %v", calls)
 	}
-	if n := len(minted()); n != 1 {
-		t.Errorf("%d lines for one token", n)
+	// What the vendor refused was asked for, and is on record too.
+	if n := len(minted()); n != 2 {
+		t.Errorf("%d lines for one token and one refusal", n)
 	}
 	// The next version is what the next token is from.
 	mustPut(t, h, names[0], coretest.AccessKey(t, "11111111"))
@@ -386,7 +388,7 @@ func TestAmbientIsBound(t *testing.T) {
 	issuer := coretest.NewIssuer(t)
 	var bound resourcename.Project
 	h := coretest.New(t, issuer.Use, func(c *core.Config) {
-		c.Bound = func(k credential.Kind, p resourcename.Project) bool { return k == "awsRole" && p == bound }
+		c.Bound = func(l credential.Payload, p resourcename.Project) bool { return l.Kind() == "awsRole" && p == bound }
 	})
 	ctx := coretest.AdminContext(t)
 	ambient, role := cred("instance"), cred("role")

@@ -87,7 +87,7 @@ func (s *Store) refers(name resourcename.Version) bool {
 // activate plans that another version becomes the active one.
 func (s *Store) activate(ctx context.Context, e versionEdit) error {
 	c := e.credential
-	if err := s.permitReferences(ctx, e.version.References); err != nil {
+	if err := s.permitReferences(ctx, c.Kind, e.version.References); err != nil {
 		return err
 	}
 	record, _ := e.view.get(keyVersion(c.UID, e.version.Number))

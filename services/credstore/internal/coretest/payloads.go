@@ -39,6 +39,14 @@ func VaultAt(t testing.TB, token, address string) credential.Payload {
 	}})
 }
 
+// VaultByAWS returns a payload of kind vault that logs in as an AWS credential.
+func VaultByAWS(t testing.TB, source resourcename.Credential) credential.Payload {
+	t.Helper()
+	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
+		Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "r", Source: source.String()}}},
+	}})
+}
+
 // AccessKey returns a payload of kind awsAccessKey; the last 8 of its 40 letters
 // are given.
 func AccessKey(t testing.TB, last8 string) credential.Payload {
