@@ -18,8 +18,11 @@ const anyKey = "KEY"
 
 // FieldError says that a kind, or a payload of it, has no such field.
 type FieldError struct {
-	// Kind is the payload's kind, "" for the zero value.
+	// Kind is the payload's kind, or that of a request for a token; "" for the zero
+	// value of either.
 	Kind Kind
+	// Token says that a token was asked for the field.
+	Token bool
 	// Field is what was asked for, cut off after 200 bytes. It comes from an
 	// injection, and is public.
 	Field string
@@ -39,8 +42,12 @@ func (e *FieldError) Error() string {
 	if len(e.Fields) == 0 {
 		return fmt.Sprintf("no field %s: kind %s has none", strconv.Quote(e.Field), strconv.Quote(string(e.Kind)))
 	}
-	return fmt.Sprintf("a credential of kind %s has no field %s: name one of %s, or none for the whole payload as JSON",
-		e.Kind, strconv.Quote(e.Field), strings.Join(e.Fields, ", "))
+	what, whole := "credential", "payload"
+	if e.Token {
+		what, whole = "token", "token"
+	}
+	return fmt.Sprintf("a %s of kind %s has no field %s: name one of %s, or none for the whole %s as JSON",
+		what, e.Kind, strconv.Quote(e.Field), strings.Join(e.Fields, ", "), whole)
 }
 
 // Field returns the contents of one field by its JSON path inside the kind's

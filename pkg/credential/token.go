@@ -145,13 +145,19 @@ func (r TokenRequest) ValidateField(field string) error {
 	var t *credentialv1.Token
 	f := t.ProtoReflect().Descriptor().Fields().ByJSONName(tokenKinds[r.kind])
 	if f == nil {
-		return newFieldError(Kind(r.kind), field, nil)
+		return newTokenFieldError(r.kind, field, nil)
 	}
 	fields := append(leaves(f.Message(), ""), expireTimeField)
 	if field == "" || slices.Contains(fields, field) {
 		return nil
 	}
-	return newFieldError(Kind(r.kind), field, fields)
+	return newTokenFieldError(r.kind, field, fields)
+}
+
+func newTokenFieldError(kind, field string, fields []string) *FieldError {
+	e := newFieldError(Kind(kind), field, fields)
+	e.Token = true
+	return e
 }
 
 // errToken says that a vendor's code made no token.
@@ -208,7 +214,7 @@ func (t Token) ExpireTime() (time.Time, bool) {
 // with sorted keys. Its error is a *[FieldError]; the caller owns the bytes.
 func (t Token) Field(field string) ([]byte, error) {
 	if t.IsZero() {
-		return nil, newFieldError(Kind(t.kind), field, nil)
+		return nil, newTokenFieldError(t.kind, field, nil)
 	}
 	m := t.open()
 	at, expires := t.ExpireTime()
@@ -226,7 +232,7 @@ func (t Token) Field(field string) ([]byte, error) {
 	if expires {
 		fields = append(fields, expireTimeField)
 	}
-	return nil, newFieldError(Kind(t.kind), field, fields)
+	return nil, newTokenFieldError(t.kind, field, fields)
 }
 
 // tokenJSON returns the fields of a token and its end as one object.

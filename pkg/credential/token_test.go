@@ -56,8 +56,8 @@ func TestTokenFields(t *testing.T) {
 		if diff := cmp.Diff(want, typed.Fields); diff != "" {
 			t.Errorf("Field(%q) lists (-want +got)\n%s", field, diff)
 		}
-		if strings.Contains(err.Error(), "canary") {
-			t.Errorf("Field(%q): the error holds a secret", field)
+		if strings.Contains(err.Error(), "canary") || !strings.HasPrefix(err.Error(), "a token of kind aws has no field ") {
+			t.Errorf("Field(%q): %v", field, err)
 		}
 	}
 }

@@ -152,7 +152,7 @@ func (e Egress) Transport(caPEM string) (*http.Transport, error) {
 	if caPEM != "" {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM([]byte(caPEM)) {
-			return nil, errors.New("the store's certificate authority is not a certificate in PEM form")
+			return nil, errors.New("the certificate authority is not a certificate in PEM form")
 		}
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second, Control: e.Control}

@@ -88,7 +88,7 @@ func TestNetworkError(t *testing.T) {
 		{io.ErrUnexpectedEOF, "the connection was closed before an answer"},
 		{net.ErrClosed, "the connection was closed"},
 		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "vault.example", Server: "10.0.0.53:53", IsNotFound: true}}, "look up vault.example: no such host"},
-		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "the certificate is signed by an unknown authority: give the store's certificate authority"},
+		{&tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, "the certificate is signed by an unknown authority: give the server's certificate authority"},
 		{&tls.CertificateVerificationError{Err: x509.HostnameError{Host: "vault.example", Certificate: &x509.Certificate{}}}, "the certificate is not valid for vault.example"},
 		{&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired, Detail: "current time 2026-01-01T00:00:00Z is after …"}}, "the certificate has expired or is not yet valid"},
 		{tls.RecordHeaderError{Msg: "first record does not look like a TLS handshake"}, "the server does not speak TLS"},
@@ -129,7 +129,7 @@ func TestNetworkErrorOfRealServers(t *testing.T) {
 	gone.Close()
 	for _, test := range []struct{ address, want string }{
 		{plain.URL, "the connection was closed before an answer"},
-		{secure.URL, "the certificate is signed by an unknown authority: give the store's certificate authority"},
+		{secure.URL, "the certificate is signed by an unknown authority: give the server's certificate authority"},
 		{strings.Replace(plain.URL, "http:", "https:", 1), "the server does not speak TLS"},
 		{gone.URL, "dial " + strings.TrimPrefix(gone.URL, "http://") + ": connection refused"},
 	} {

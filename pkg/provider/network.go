@@ -43,7 +43,7 @@ const httpForHTTPS = "http: server gave HTTP response to HTTPS client"
 func certificateText(err error) string {
 	if e, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		_ = e // its text names the certificate's issuer, which the peer chose
-		return "the certificate is signed by an unknown authority: give the store's certificate authority"
+		return "the certificate is signed by an unknown authority: give the server's certificate authority"
 	}
 	if e, ok := errors.AsType[x509.HostnameError](err); ok {
 		return fmt.Sprintf("the certificate is not valid for %s", e.Host)

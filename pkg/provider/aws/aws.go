@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"time"
@@ -86,7 +87,13 @@ func New(cfg Config) (*Provider, error) {
 
 func isURL(endpoint string) bool {
 	u, err := url.Parse(endpoint)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" &&
+	if err != nil {
+		return false
+	}
+	// What is asked and answered there must not cross a network in clear.
+	ip, _ := netip.ParseAddr(u.Hostname())
+	local := u.Hostname() == "localhost" || ip.IsLoopback()
+	return (u.Scheme == "https" || u.Scheme == "http" && local) && u.Host != "" &&
 		u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 

@@ -156,7 +156,7 @@ func TestRefusals(t *testing.T) {
 		{"key", func(m *credentialv1.Conjur) { m.ApiKey = wrongKey }, wrong},
 		{"account", func(m *credentialv1.Conjur) { m.Account = "other" }, wrong},
 		{"login", func(m *credentialv1.Conjur) { m.Login = "host/other" }, wrong},
-		{"authority", func(m *credentialv1.Conjur) { m.CaPem = "" }, "login: store unavailable: the certificate is signed by an unknown authority: give the store's certificate authority"},
+		{"authority", func(m *credentialv1.Conjur) { m.CaPem = "" }, "login: store unavailable: the certificate is signed by an unknown authority: give the server's certificate authority"},
 		{"URL", func(m *credentialv1.Conjur) { m.Url = strings.TrimSuffix(m.GetUrl(), "/api") }, "login: refused: 404 the answer gives no reason; is the URL that of Conjur?"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
