@@ -22,7 +22,9 @@ var gcpExternalAccount = behaviour[*credentialv1.GcpExternalAccount]{
 		}
 		return facts
 	},
-	mints:        []string{"gcpAccessToken", "gcpIdToken", "registryLogin", "kubernetesLogin"},
+	// No kubernetesLogin: tokens for GKE have no audience, and this one acts as the
+	// server itself.
+	mints:        []string{"gcpAccessToken", "gcpIdToken", "registryLogin"},
 	checkRequest: gcpCheckRequest(true),
 	ambient:      func(*credentialv1.GcpExternalAccount) bool { return true },
 	longLived:    func(*credentialv1.GcpExternalAccount) bool { return false },

@@ -52,7 +52,7 @@ var kubeconfig = behaviour[*credentialv1.Kubeconfig]{
 // kubeconfigSources says which kinds make tokens for the clusters of a cloud.
 var kubeconfigSources = map[kubeconfigfile.Cloud][]Kind{
 	kubeconfigfile.EKS: {"awsAccessKey", "awsRole", "awsAssumeRole"},
-	kubeconfigfile.GKE: {"gcpServiceAccount", "gcpExternalAccount"},
+	kubeconfigfile.GKE: {"gcpServiceAccount"},
 	kubeconfigfile.AKS: {"azureServicePrincipal", "azureManagedIdentity", "azureWorkloadIdentity"},
 }
 

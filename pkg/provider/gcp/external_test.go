@@ -66,7 +66,7 @@ func TestExternalAccountSuite(t *testing.T) {
 	token, wrong := p.Token(subject), gcptest.New(t).AddPool(pool).Token(subject)
 	c := open(t, config(s))
 	providertest.RunVendor(t, providertest.VendorHarness{
-		Verifier: c, Minter: c, Identity: target, Requests: everyRequest(), Calls: s.Calls,
+		Verifier: c, Minter: c, Identity: target, Requests: namedRequests(), Calls: s.Calls,
 		Good:    federated(t, jwtType, target, map[string]any{"file": file(t, token+"\n")}),
 		Wrong:   federated(t, jwtType, target, map[string]any{"file": file(t, wrong)}),
 		Stop:    func(*testing.T) func() { return s.Stop() },
@@ -264,7 +264,7 @@ func TestAWSInstanceSuite(t *testing.T) {
 	cfg.MetadataURL = instance(t, "credstore-role", awsSecret).URL
 	c := open(t, cfg)
 	providertest.RunVendor(t, providertest.VendorHarness{
-		Verifier: c, Minter: c, Identity: target, Requests: everyRequest(), Calls: s.Calls,
+		Verifier: c, Minter: c, Identity: target, Requests: namedRequests(), Calls: s.Calls,
 		Good: federated(t, awsType, target, awsSource()),
 		Stop: func(*testing.T) func() { return s.Stop() }, Secrets: []string{awsSecret, "IQoJ-session", "AQAEAN-session"},
 	})

@@ -101,12 +101,14 @@ func kubernetesLogin() *credentialv1.TokenRequest {
 }
 
 // everyRequest asks for one token of each kind.
-func everyRequest() []*credentialv1.TokenRequest {
+func everyRequest() []*credentialv1.TokenRequest { return append(namedRequests(), kubernetesLogin()) }
+
+// namedRequests are those that say what they are for, as an external account's must.
+func namedRequests() []*credentialv1.TokenRequest {
 	return []*credentialv1.TokenRequest{
 		accessToken(&credentialv1.TokenRequest_GcpAccessToken{Scopes: []string{readOnly}}),
 		idToken(&credentialv1.TokenRequest_GcpIdToken{Audience: "https://service.example.com"}),
 		registryLogin(&credentialv1.TokenRequest_RegistryLogin{Server: "europe-docker.pkg.dev"}),
-		kubernetesLogin(),
 	}
 }
 

@@ -210,8 +210,8 @@ type TokenRequest_RegistryLogin_ struct {
 }
 
 type TokenRequest_KubernetesLogin_ struct {
-	// From kubeconfig: what a Kubernetes client needs. From the AWS, GCP and
-	// Azure kinds: a token for an EKS, GKE or AKS cluster.
+	// From kubeconfig: what a Kubernetes client needs. From the AWS and Azure kinds
+	// and gcpServiceAccount: a token for an EKS, AKS or GKE cluster.
 	KubernetesLogin *TokenRequest_KubernetesLogin `protobuf:"bytes,9,opt,name=kubernetes_login,json=kubernetesLogin,proto3,oneof"`
 }
 
