@@ -56,6 +56,10 @@ var (
 	awsKeyForm  = regexp.MustCompile(`^(?:` + awsPermanent + `|` + awsTemporary + `)[A-Z0-9]{12,124}$`)
 )
 
+// awsMaxSettings is far more than any profile or shell file has. What has more is
+// not searched to its end.
+const awsMaxSettings = 1000
+
 // awsAnyName has one group for each of awsNames.
 func awsAnyName() string {
 	var all []string
@@ -190,7 +194,12 @@ func (d *awsReader) assignments(text string) bool {
 			kept.WriteString(line)
 		}
 	}
-	for _, m := range awsAssignment.FindAllStringSubmatch(kept.String(), -1) {
+	settings := awsAssignment.FindAllStringSubmatch(kept.String(), awsMaxSettings+1)
+	if len(settings) > awsMaxSettings {
+		d.fail("it holds more than " + thousands(awsMaxSettings) + " settings: paste only the profile, or the lines, that are meant")
+		return true
+	}
+	for _, m := range settings {
 		names, rest := m[1:1+len(awsNames)], m[1+len(awsNames):]
 		i := slices.IndexFunc(names, func(s string) bool { return s != "" })
 		name, space, value := names[i], rest[0], rest[1]+rest[2]+rest[3]

@@ -7,11 +7,10 @@ import (
 )
 
 // What a parser may allocate: a fixed part, for the tables of decoders and big
-// numbers, and a multiple of what it was given. The greatest seen is 210, under the
-// race detector, which keeps no pools.
+// numbers, and a multiple of what it was given.
 const (
 	allocFixed   = 2 << 20
-	allocPerByte = 400
+	allocPerByte = 200
 )
 
 // hangs is far above what the slowest machine takes for the greatest document,
