@@ -128,7 +128,7 @@ func wantedSecret(store, path string, interval time.Duration, version uint32) co
 		Store: &core.SecretStore{
 			Name: storeName(store), UID: store + "-uid", Vault: &core.VaultProvider{}, PollInterval: interval, Etag: "etag-1",
 		},
-		CredentialUID: "credential-uid", CredentialVersion: version,
+		Login: fmt.Sprint("credential-uid/", version),
 	}
 }
 

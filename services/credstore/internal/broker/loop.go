@@ -61,8 +61,7 @@ type secret struct {
 
 // loginKey is what makes a login another one.
 type loginKey struct {
-	etag, credential string
-	version          uint32
+	etag, login string
 }
 
 // login is a session with a store, from when it is first needed until the store
@@ -214,7 +213,7 @@ func firstPoll(w core.Wanted, now time.Time) time.Time {
 // loginFor returns the login to read a secret with, a new one if the store or its
 // credential is not what it was.
 func (l *loop) loginFor(ctx context.Context, w core.Wanted) *login {
-	key := loginKey{etag: w.Store.Etag, credential: w.CredentialUID, version: w.CredentialVersion}
+	key := loginKey{etag: w.Store.Etag, login: w.Login}
 	old := l.logins[w.Locator.StoreUID]
 	if old != nil && old.key == key {
 		return old

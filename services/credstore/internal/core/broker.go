@@ -87,9 +87,9 @@ type Value struct {
 type Wanted struct {
 	Locator Locator
 	Store   *SecretStore
-	// CredentialUID and CredentialVersion change when the login does.
-	CredentialUID     string
-	CredentialVersion uint32
+	// Login is that of the store's credential (credential.Login.Key): it changes
+	// when the payload does, or one that it refers to.
+	Login string
 	// Have is what is stored of it, nil when nothing is.
 	Have *Value
 }
@@ -105,25 +105,27 @@ type ValueUpdate struct {
 
 // wanted is the list of secrets that injections need, kept current by the feed.
 type wanted struct {
-	mu      sync.Mutex
-	list    []Wanted
+	mu   sync.Mutex
+	list []Wanted
+	// inputs are the keys of the credentials that the logins depend on.
+	inputs  map[string]bool
 	changed chan struct{}
 }
 
 func newWanted() *wanted { return &wanted{changed: make(chan struct{})} }
 
 func (w *wanted) refresh(v view) {
-	list := wantedIn(v)
+	list, inputs := wantedIn(v)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.list = list
+	w.list, w.inputs = list, inputs
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-// affectsWanted says whether a change of the key can change what is wanted.
-func (m *model) affectsWanted(key string) bool {
-	p, kind, id, ok := splitIn(key)
+// affected says whether a change of the key can change what is wanted.
+func (w *wanted) affected(key string) bool {
+	_, kind, _, ok := splitIn(key)
 	switch {
 	case !ok:
 		return false
@@ -133,12 +135,16 @@ func (m *model) affectsWanted(key string) bool {
 		return false
 	}
 	// A login changes what is wanted of the stores that use it.
-	return m.any(prefixUsages(usageTarget(resourcename.Credential{Project: p, ID: id})) + derivedID(resourcename.SecretStores, ""))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inputs[key]
 }
 
-// wantedIn lists what the injections of a state need, each secret once.
-func wantedIn(v view) []Wanted {
+// wantedIn lists what the injections of a state need, each secret once, and the
+// keys of the credentials that its logins depend on.
+func wantedIn(v view) ([]Wanted, map[string]bool) {
 	byLocator := make(map[Locator]Wanted)
+	inputs := make(map[string]bool)
 	v.scan(prefixIn, func(_ string, e entry) bool {
 		inj, ok := e.value.(*Injection)
 		if !ok {
@@ -157,8 +163,9 @@ func wantedIn(v view) []Wanted {
 				continue
 			}
 			w := Wanted{Locator: l, Store: st}
+			inputs[keyCredential(st.Credential)] = true
 			if c, _, ok := lookup[*Credential](v, keyCredential(st.Credential)); ok {
-				w.CredentialUID, w.CredentialVersion = c.UID, c.ActiveVersion
+				w.Login = loginKeyIn(v, c, inputs)
 			}
 			w.Have, _, _ = lookup[*Value](v, keyValue(l))
 			byLocator[l] = w
@@ -167,7 +174,7 @@ func wantedIn(v view) []Wanted {
 	})
 	return slices.SortedFunc(maps.Values(byLocator), func(a, b Wanted) int {
 		return cmp.Or(strings.Compare(a.Locator.StoreUID, b.Locator.StoreUID), strings.Compare(a.Locator.Path, b.Locator.Path), cmp.Compare(a.Locator.Version, b.Locator.Version))
-	})
+	}), inputs
 }
 
 func locator(st *SecretStore, src *SecretSource) Locator {

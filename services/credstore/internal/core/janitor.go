@@ -59,7 +59,8 @@ func (s *Store) cleanUp(ctx context.Context, now time.Time) error {
 		return true
 	})
 	inUse := make(map[string]bool)
-	for _, w := range wantedIn(v) {
+	wanted, _ := wantedIn(v)
+	for _, w := range wanted {
 		inUse[keyValue(w.Locator)] = true
 	}
 	tokens, _ := wantedTokensIn(v)

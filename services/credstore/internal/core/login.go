@@ -77,6 +77,30 @@ func asSource(err error, user string) error {
 	return &out
 }
 
+// loginKeyIn returns what credential.Login.Key would, without opening a payload,
+// and adds the keys of the credentials that it depends on to inputs.
+func loginKeyIn(v view, c *Credential, inputs map[string]bool) string {
+	var ids []string
+	for range MaxSources {
+		inputs[keyCredential(c.Name)] = true
+		ids = append(ids, loginID(c.UID, c.ActiveVersion))
+		if len(c.References) == 0 {
+			break
+		}
+		source, err := resourcename.ParseCredential(c.References[0])
+		if err != nil {
+			break
+		}
+		inputs[keyCredential(source)] = true // also while it is gone
+		next, _, ok := lookup[*Credential](v, keyCredential(source))
+		if !ok {
+			break
+		}
+		c = next
+	}
+	return strings.Join(ids, " ")
+}
+
 // versionsOf names the stored versions whose payload a login carries.
 func versionsOf(l credential.Login) []string {
 	var out []string

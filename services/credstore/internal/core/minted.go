@@ -172,26 +172,7 @@ func wantedTokensIn(v view) ([]WantedToken, map[string]bool) {
 }
 
 func wantToken(v view, c *Credential, l TokenLocator, request *credentialv1.TokenRequest, inputs map[string]bool) WantedToken {
-	w := WantedToken{Locator: l, Credential: c.Name, Request: request, Revision: v.rev}
-	var ids []string
-	at := c
-	for range MaxSources {
-		ids = append(ids, loginID(at.UID, at.ActiveVersion))
-		if len(at.References) == 0 {
-			break
-		}
-		source, err := resourcename.ParseCredential(at.References[0])
-		if err != nil {
-			break
-		}
-		inputs[keyCredential(source)] = true
-		next, _, ok := lookup[*Credential](v, keyCredential(source))
-		if !ok {
-			break
-		}
-		at = next
-	}
-	w.Login = strings.Join(ids, " ") // as credential.Login.Key has it
+	w := WantedToken{Locator: l, Credential: c.Name, Request: request, Revision: v.rev, Login: loginKeyIn(v, c, inputs)}
 	w.Have, _, _ = lookup[*Minted](v, keyMinted(l))
 	w.Current = w.Have != nil && w.Have.Login == w.Login
 	return w

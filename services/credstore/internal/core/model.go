@@ -498,18 +498,6 @@ func (m *model) viewWithChanges() view {
 	return view{rev: m.rev, nonce: m.nonce, state: m.state.Copy(), latest: m.latest.Copy(), compacted: m.compacted}
 }
 
-// any says whether there is a record below prefix.
-func (m *model) any(prefix string) bool {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	found := false
-	m.state.Ascend(prefix, func(key string, _ entry) bool {
-		found = strings.HasPrefix(key, prefix)
-		return false
-	})
-	return found
-}
-
 // get returns one record without the cost of a view.
 func (m *model) get(key string) (entry, bool) {
 	m.mu.RLock()

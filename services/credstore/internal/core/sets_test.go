@@ -362,7 +362,7 @@ func TestValuesThatNobodyWants(t *testing.T) {
 			put(t, h, st, p, core.ValueUpdate{State: core.ValueOK, Version: "1", Data: data("k", p)})
 		}
 		list, changed := h.Store.Wanted()
-		if len(list) != 2 || list[0].Locator.Path != "app/a" || list[0].CredentialVersion != 1 {
+		if len(list) != 2 || list[0].Locator.Path != "app/a" || !strings.HasSuffix(list[0].Login, "/1") {
 			t.Errorf("wanted: %+v", list)
 		}
 		if _, err := h.Store.UpdateInjection(coretest.AdminContext(t), core.UpdateInjectionRequest{Name: injectionName("web"), Items: &[]core.Item{secretFile("b", "team", "app/b", "k")}}); err != nil {
@@ -387,8 +387,31 @@ func TestValuesThatNobodyWants(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-changed
-		if list, _ := h.Store.Wanted(); len(list) != 1 || list[0].CredentialVersion != 2 {
+		if list, _ := h.Store.Wanted(); len(list) != 1 || !strings.HasSuffix(list[0].Login, "/2") {
 			t.Errorf("wanted: %+v", list)
+		}
+		// So is another version of what the login refers to, and of nothing else.
+		key, other := cred("key"), cred("other")
+		mustPut(t, h, key, coretest.AccessKey(t, "00000000"))
+		mustPut(t, h, other, coretest.AccessKey(t, "00000000"))
+		mustPut(t, h, st.Credential, coretest.VaultByAWS(t, key))
+		list, changed = h.Store.Wanted()
+		before := list[0].Login
+		mustPut(t, h, other, coretest.AccessKey(t, "11111111"))
+		synctest.Wait()
+		select {
+		case <-changed:
+			t.Error("the list is told to have changed by a credential that it does not depend on")
+		default:
+		}
+		mustPut(t, h, key, coretest.AccessKey(t, "11111111"))
+		<-changed
+		_, login, err := h.Store.StoreLogin(t.Context(), st.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if list, _ := h.Store.Wanted(); list[0].Login == before || list[0].Login != login.Key() {
+			t.Errorf("wanted with login %q, was %q; the store logs in with %q", list[0].Login, before, login.Key())
 		}
 	})
 }

@@ -228,7 +228,7 @@ func (s *Store) take(ctx context.Context, commits []Commit) error {
 		return fmt.Errorf("apply: %w", err)
 	}
 	if slices.ContainsFunc(commits, func(c Commit) bool {
-		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return s.model.affectsWanted(ch.Key) })
+		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return s.wanted.affected(ch.Key) })
 	}) {
 		s.wanted.refresh(s.model.view())
 	}
