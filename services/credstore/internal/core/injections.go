@@ -307,7 +307,7 @@ func (s *Store) changeInjection(ctx context.Context, m Mutation, method string, 
 		if inj, err = edit(v, p); err != nil {
 			return nil, err
 		}
-		if err := s.putGuard(v, p, name.Project); err != nil {
+		if err := s.putGuard(v, p, keyGuard(name.Project)); err != nil {
 			return nil, err
 		}
 		p.response = encodeInjection(inj)
@@ -321,21 +321,6 @@ func (s *Store) changeInjection(ctx context.Context, m Mutation, method string, 
 	}
 	inj.Etag = etagOf(inj.UID, res.rev)
 	return inj, nil
-}
-
-func (s *Store) putGuard(v view, p *plan, project string) error {
-	key := keyGuard(project)
-	if e, ok := v.get(key); ok {
-		p.require(AtRevision, key, e.rev)
-	} else {
-		p.require(Absent, key, 0)
-	}
-	sealed, err := s.cfg.Sealer.Seal(Place{Key: key}, nil)
-	if err != nil {
-		return err
-	}
-	p.batch.Changes = append(p.batch.Changes, Change{Key: key, Value: sealed})
-	return nil
 }
 
 // GetInjection returns one injection.
@@ -382,7 +367,7 @@ func (s *Store) DeleteInjection(ctx context.Context, r DeleteRequest[resourcenam
 			target.ID = derivedID(resourcename.Injections, r.Name.ID)
 			p.remove(keyUsage(target))
 		}
-		return p, s.putGuard(v, p, r.Name.Project)
+		return p, s.putGuard(v, p, keyGuard(r.Name.Project))
 	})
 	return err
 }

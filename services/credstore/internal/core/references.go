@@ -296,7 +296,7 @@ func (s *Store) planReferences(p *plan, g *graph, now time.Time) error {
 			}
 			if key := keyReferenceGuard(w.name.Project); !guarded[key] {
 				guarded[key] = true
-				if err := s.putGuardAt(g.view, p, key); err != nil {
+				if err := s.putGuard(g.view, p, key); err != nil {
 					return err
 				}
 			}
@@ -333,8 +333,8 @@ func (p *plan) requireSame(v view, key string) {
 	p.require(Absent, key, 0)
 }
 
-// putGuardAt changes a guard, which is a record with nothing in it.
-func (s *Store) putGuardAt(v view, p *plan, key string) error {
+// putGuard changes a guard, which is a record with nothing in it.
+func (s *Store) putGuard(v view, p *plan, key string) error {
 	p.requireSame(v, key)
 	sealed, err := s.cfg.Sealer.Seal(Place{Key: key}, nil)
 	if err != nil {
