@@ -50,6 +50,11 @@ func arrows() []arrow {
 			reason: "the fan-out is generic: it carries what it is given",
 		},
 		{
+			from:   []string{internal + "schedule"},
+			banned: append([]string{module + "..."}, technology...),
+			reason: "the schedule is generic: it orders what it is given",
+		},
+		{
 			from:   []string{"pkg/inject/..."},
 			banned: append([]string{module + "gen/...", module + "pkg/client/..."}, technology[:2]...),
 			reason: "the engine turns sets into files, wherever the sets come from",
@@ -235,6 +240,7 @@ func TestArrowsRefuse(t *testing.T) {
 		{module + internal + "grpcapi", []string{module + internal + "gateway"}},
 		{module + internal + "broker", []string{module + "pkg/provider/vault"}},
 		{module + internal + "storage/sqlite", []string{module + internal + "app"}},
+		{module + internal + "schedule", []string{module + internal + "core"}},
 		{module + "pkg/inject", []string{"google.golang.org/grpc"}},
 		{module + "pkg/client", []string{module + "services/credstore/internal/core"}},
 		{module + "services/injector", []string{module + "services/credstore/internal/core"}},

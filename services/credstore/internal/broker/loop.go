@@ -9,6 +9,7 @@ import (
 	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/pkg/resourcename"
 	"github.com/credstore/credstore/services/credstore/internal/core"
+	"github.com/credstore/credstore/services/credstore/internal/schedule"
 )
 
 const (
@@ -35,7 +36,7 @@ type loop struct {
 
 	secrets  map[core.Locator]*secret
 	logins   map[string]*login // by the store's uid; the current one of each
-	schedule schedule
+	schedule schedule.Queue
 	retired  map[*login]bool // those whose last calls have not ended
 	results  chan func()
 	running  int // calls to stores
@@ -44,7 +45,7 @@ type loop struct {
 
 // secret is one that is polled.
 type secret struct {
-	task
+	poll  schedule.Task
 	want  core.Wanted
 	login *login
 	// queued: due, and waits in its login's queue. busy: being read.
@@ -67,10 +68,10 @@ type loginKey struct {
 // login is a session with a store, from when it is first needed until the store
 // or the credential changes.
 type login struct {
-	task
-	key    loginKey
-	store  *core.SecretStore
-	client *provider.Client
+	renewal schedule.Task
+	key     loginKey
+	store   *core.SecretStore
+	client  *provider.Client
 	// ctx is that of all calls with this login: when it ends, none of their answers
 	// counts any more.
 	ctx   context.Context //nolint:containedctx // it is the login's life, which spans many calls
@@ -109,8 +110,8 @@ func (l *loop) run(ctx context.Context) error {
 	defer timer.Stop()
 	for {
 		l.start()
-		if len(l.schedule) > 0 {
-			timer.Reset(time.Until(l.schedule[0].due))
+		if due, ok := l.schedule.Next(); ok {
+			timer.Reset(time.Until(due))
 		}
 		select {
 		case <-ctx.Done():
@@ -163,10 +164,10 @@ func (l *loop) reconcile(ctx context.Context, wanted []core.Wanted) {
 		g := l.loginFor(ctx, w)
 		s := l.secrets[w.Locator]
 		if s == nil {
-			s = &secret{task: task{at: -1}, want: w, login: g}
-			s.task.secret = s
+			s = &secret{want: w, login: g}
+			s.poll.Run = func() { l.enqueue(s) }
 			l.secrets[w.Locator] = s
-			l.schedule.set(&s.task, firstPoll(w, now))
+			l.schedule.Set(&s.poll, firstPoll(w, now))
 			continue
 		}
 		back := s.idle
@@ -223,8 +224,8 @@ func (l *loop) loginFor(ctx context.Context, w core.Wanted) *login {
 	}
 	// The calls outlive this one; the loop's context ends them all.
 	ctx, cancel := context.WithCancel(ctx)
-	g := &login{task: task{at: -1}, key: key, store: w.Store, ctx: ctx, end: cancel}
-	g.task.login = g
+	g := &login{key: key, store: w.Store, ctx: ctx, end: cancel}
+	g.renewal.Run = func() { l.renew(g) }
 	name := w.Store.Name
 	g.client = provider.NewClient(func(ctx context.Context) (provider.Session, error) {
 		return l.logIn(ctx, name)
@@ -272,7 +273,7 @@ func (l *loop) hurry(s *secret, now time.Time) {
 	case s.busy:
 		s.again = true
 	case !s.queued:
-		l.schedule.set(&s.task, now)
+		l.schedule.Set(&s.poll, now)
 	}
 }
 
@@ -280,10 +281,10 @@ func (l *loop) hurry(s *secret, now time.Time) {
 func (l *loop) retire(g *login) {
 	g.old = true
 	g.end()
-	l.schedule.remove(&g.task)
+	l.schedule.Remove(&g.renewal)
 	for _, s := range g.queue {
 		s.queued = false
-		l.schedule.set(&s.task, time.Now())
+		l.schedule.Set(&s.poll, time.Now())
 	}
 	g.queue = nil
 	if g.busy > 0 {
@@ -304,7 +305,7 @@ func (l *loop) giveBack(g *login) {
 
 // forget drops a secret that is not wanted.
 func (l *loop) forget(s *secret) {
-	l.schedule.remove(&s.task)
+	l.schedule.Remove(&s.poll)
 	if l.secrets[s.want.Locator] == s {
 		delete(l.secrets, s.want.Locator)
 	}
@@ -313,23 +314,22 @@ func (l *loop) forget(s *secret) {
 // start begins what is due, as far as the bounds allow.
 func (l *loop) start() {
 	now := time.Now()
-	for {
-		t := l.schedule.next(now)
-		switch {
-		case t == nil:
-			for _, g := range l.logins {
-				l.startQueued(g)
-			}
-			return
-		case t.login != nil:
-			l.renew(t.login)
-		case t.secret.idle:
-			l.forget(t.secret)
-		default:
-			t.secret.queued = true
-			t.secret.login.queue = append(t.secret.login.queue, t.secret)
-		}
+	for due := l.schedule.Pop(now); due != nil; due = l.schedule.Pop(now) {
+		due.Run()
 	}
+	for _, g := range l.logins {
+		l.startQueued(g)
+	}
+}
+
+// enqueue puts a secret that is due behind the others of its login.
+func (l *loop) enqueue(s *secret) {
+	if s.idle {
+		l.forget(s)
+		return
+	}
+	s.queued = true
+	s.login.queue = append(s.login.queue, s)
 }
 
 func (l *loop) startQueued(g *login) {
@@ -365,7 +365,7 @@ func (l *loop) call(g *login, f func(ctx context.Context), done func()) {
 				if at.Before(g.renewAfter) {
 					at = g.renewAfter
 				}
-				l.schedule.set(&g.task, at)
+				l.schedule.Set(&g.renewal, at)
 			}
 		}
 	})

@@ -67,7 +67,7 @@ func (l *loop) polled(g *login, s *secret, p polled) {
 	if p.void && !s.idle {
 		// It is due at once with the new login; who waited goes on waiting.
 		s.waiting = append(s.waiting, readers...)
-		l.schedule.set(&s.task, time.Now())
+		l.schedule.Set(&s.poll, time.Now())
 		return
 	}
 	for _, r := range readers {
@@ -89,7 +89,7 @@ func (l *loop) polled(g *login, s *secret, p polled) {
 	if !s.again {
 		next = next.Add(l.delay(s, p))
 	}
-	l.schedule.set(&s.task, next)
+	l.schedule.Set(&s.poll, next)
 }
 
 // delay returns how long to wait after a read.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/services/credstore/internal/core"
+	"github.com/credstore/credstore/services/credstore/internal/schedule"
 )
 
 const (
@@ -49,7 +50,7 @@ type loop struct {
 	i        *Issuer
 	store    Store
 	items    map[core.TokenLocator]*item
-	schedule schedule
+	schedule schedule.Queue
 	ready    []*item        // due, and waiting for a place
 	busy     map[string]int // items that are being minted, by their credential
 	running  int
@@ -64,7 +65,7 @@ type loop struct {
 type item struct {
 	want core.WantedToken
 	// mint and end are when it is to be minted, and when the one that there is ends.
-	mint, end task
+	mint, end schedule.Task
 	// has: one is stored that has not ended. rev is when this loop last committed
 	// one, 0 when it did not.
 	has bool
@@ -86,8 +87,8 @@ func (l *loop) run(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		l.start(ctx)
-		if len(l.schedule) > 0 {
-			timer.Reset(time.Until(l.schedule[0].due))
+		if due, ok := l.schedule.Next(); ok {
+			timer.Reset(time.Until(due))
 		}
 		select {
 		case <-ctx.Done():
@@ -156,7 +157,11 @@ func (l *loop) reconcile(wanted []core.WantedToken) {
 // time.
 func (l *loop) add(w core.WantedToken, now time.Time) {
 	it := &item{want: w}
-	it.mint, it.end = task{at: -1, item: it}, task{at: -1, item: it, end: true}
+	it.mint.Run = func() {
+		it.queued = true
+		l.ready = append(l.ready, it)
+	}
+	it.end.Run = func() { l.ended = append(l.ended, it) }
 	l.items[w.Locator] = it
 	have := w.Have
 	if have == nil || have.MintTime.IsZero() {
@@ -167,28 +172,28 @@ func (l *loop) add(w core.WantedToken, now time.Time) {
 	refresh := time.Time{}
 	if !have.ExpireTime.IsZero() {
 		refresh = span(have.MintTime, have.ExpireTime, l.i.random).refresh
-		l.schedule.set(&it.end, have.ExpireTime)
+		l.schedule.Set(&it.end, have.ExpireTime)
 	}
 	switch {
 	case !it.has || !w.Current || have.State != core.ValueOK:
 		l.hurry(it, now)
 	case !refresh.IsZero():
-		l.schedule.set(&it.mint, refresh)
+		l.schedule.Set(&it.mint, refresh)
 	}
 }
 
 // hurry makes an item due.
 func (l *loop) hurry(it *item, now time.Time) {
 	if it.cancel == nil && !it.queued {
-		l.schedule.set(&it.mint, now)
+		l.schedule.Set(&it.mint, now)
 	}
 }
 
 // remove lets go of what is not wanted any more.
 func (l *loop) remove(it *item) {
 	delete(l.items, it.want.Locator)
-	l.schedule.remove(&it.mint)
-	l.schedule.remove(&it.end)
+	l.schedule.Remove(&it.mint)
+	l.schedule.Remove(&it.end)
 	if it.failing {
 		l.failing--
 	}
@@ -201,13 +206,8 @@ func (l *loop) remove(it *item) {
 // start begins what is due, as far as the bounds allow.
 func (l *loop) start(ctx context.Context) {
 	now := time.Now()
-	for t := l.schedule.next(now); t != nil; t = l.schedule.next(now) {
-		if t.end {
-			l.ended = append(l.ended, t.item)
-			continue
-		}
-		t.item.queued = true
-		l.ready = append(l.ready, t.item)
+	for due := l.schedule.Pop(now); due != nil; due = l.schedule.Pop(now) {
+		due.Run()
 	}
 	each := max(1, l.i.maxConcurrent/4)
 	waiting := l.ready[:0]
@@ -316,26 +316,26 @@ func (l *loop) settle(it *item, a *attempt, cancelled bool) {
 		it.rev = max(it.rev, a.rev)
 		l.setFailing(it, "")
 		if end, ends := a.token.ExpireTime(); ends {
-			l.schedule.set(&it.end, end)
+			l.schedule.Set(&it.end, end)
 			// As long as it has: a vendor may hand out the same one again.
-			l.schedule.set(&it.mint, maxTime(span(a.start, end, l.i.random).refresh, now.Add(shortestRefresh)))
+			l.schedule.Set(&it.mint, maxTime(span(a.start, end, l.i.random).refresh, now.Add(shortestRefresh)))
 		} else {
-			l.schedule.remove(&it.end)
-			l.schedule.remove(&it.mint)
+			l.schedule.Remove(&it.end)
+			l.schedule.Remove(&it.mint)
 		}
 	}
 	switch {
 	case a.login != it.want.Login:
 		// The credential changed meanwhile. The second time in a row can only be that
 		// the list does not know yet.
-		l.schedule.set(&it.mint, now.Add(time.Duration(it.others)*putRetry))
+		l.schedule.Set(&it.mint, now.Add(time.Duration(it.others)*putRetry))
 		it.others, it.failures = min(it.others+1, 60), 0
 		return
 	case a.err == nil:
 		it.others = 0
 		return
 	case cancelled:
-		l.schedule.set(&it.mint, now)
+		l.schedule.Set(&it.mint, now)
 		return
 	}
 	it.others = 0
@@ -346,7 +346,7 @@ func (l *loop) settle(it *item, a *attempt, cancelled bool) {
 		first, most = refusedFirst, refusedMost
 	}
 	pause := max(backoff(it.failures, first, most, l.i.random), min(a.retryAfter, refusedMost))
-	l.schedule.set(&it.mint, now.Add(pause))
+	l.schedule.Set(&it.mint, now.Add(pause))
 	l.i.log.Debug("cannot mint a token for injections", "credential", it.want.Credential.String(), "error", a.err)
 	l.setFailing(it, message)
 }
@@ -360,18 +360,18 @@ func maxTime(a, b time.Time) time.Time {
 
 // expire commits in a goroutine that a token has ended, if it is still there.
 func (l *loop) expire(ctx context.Context, it *item) {
-	w, end := it.want, it.end.due
+	w, end := it.want, it.end.Due()
 	l.ending++
 	l.wg.Go(func() {
 		_, err := l.store.PutMinted(ctx, w, core.MintedUpdate{})
 		l.results <- func() {
 			l.ending--
 			switch {
-			case it.gone || it.end.at >= 0:
+			case it.gone || it.end.Scheduled():
 				// There is another one.
 			case err != nil:
-				l.schedule.set(&it.end, time.Now().Add(putRetry))
-			case it.end.due.Equal(end):
+				l.schedule.Set(&it.end, time.Now().Add(putRetry))
+			case it.end.Due().Equal(end):
 				it.has = false
 			}
 		}
