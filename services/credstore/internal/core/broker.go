@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -103,45 +102,8 @@ type ValueUpdate struct {
 	Message string // why the state is not ValueOK; no secret material
 }
 
-// wanted is the list of secrets that injections need, kept current by the feed.
-type wanted struct {
-	mu   sync.Mutex
-	list []Wanted
-	// inputs are the keys of the credentials that the logins depend on.
-	inputs  map[string]bool
-	changed chan struct{}
-}
-
-func newWanted() *wanted { return &wanted{changed: make(chan struct{})} }
-
-func (w *wanted) refresh(v view) {
-	list, inputs := wantedIn(v)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.list, w.inputs = list, inputs
-	close(w.changed)
-	w.changed = make(chan struct{})
-}
-
-// affected says whether a change of the key can change what is wanted.
-func (w *wanted) affected(key string) bool {
-	_, kind, _, ok := splitIn(key)
-	switch {
-	case !ok:
-		return false
-	case kind == kindInjection, kind == kindStore:
-		return true
-	case kind != kindCredential:
-		return false
-	}
-	// A login changes what is wanted of the stores that use it.
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.inputs[key]
-}
-
-// wantedIn lists what the injections of a state need, each secret once, and the
-// keys of the credentials that its logins depend on.
+// wantedIn lists the secrets that the injections of a state need, each once, and
+// the keys of the stores and credentials that the list depends on.
 func wantedIn(v view) ([]Wanted, map[string]bool) {
 	byLocator := make(map[Locator]Wanted)
 	inputs := make(map[string]bool)
@@ -154,6 +116,7 @@ func wantedIn(v view) ([]Wanted, map[string]bool) {
 			if it.Secret == nil {
 				continue
 			}
+			inputs[keyStore(it.Secret.Store)] = true
 			st, _, ok := lookup[*SecretStore](v, keyStore(it.Secret.Store))
 			if !ok {
 				continue
@@ -184,9 +147,7 @@ func locator(st *SecretStore, src *SecretSource) Locator {
 // Wanted lists the secrets that injections need, each once, and a channel that
 // is closed when the list may have changed. It is for the broker.
 func (s *Store) Wanted() ([]Wanted, <-chan struct{}) {
-	s.wanted.mu.Lock()
-	defer s.wanted.mu.Unlock()
-	return s.wanted.list, s.wanted.changed
+	return s.wanted.current()
 }
 
 // StoreLogin returns a secret store with the login for it. That its payloads

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -96,49 +95,8 @@ type MintedUpdate struct {
 	Message string // why the state is not ValueOK; no secret material
 }
 
-// wantedTokens is the list of tokens that injections need, kept current by the
-// feed.
-type wantedTokens struct {
-	mu   sync.Mutex
-	list []WantedToken
-	// inputs are the keys of the credentials that the list depends on.
-	inputs  map[string]bool
-	changed chan struct{}
-}
-
-func newWantedTokens() *wantedTokens { return &wantedTokens{changed: make(chan struct{})} }
-
-func (w *wantedTokens) refresh(v view) {
-	list, inputs := wantedTokensIn(v)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.list, w.inputs = list, inputs
-	close(w.changed)
-	w.changed = make(chan struct{})
-}
-
-// affected says whether a change can change what is wanted. That a record goes
-// is one, since the list tells what is stored.
-func (w *wantedTokens) affected(ch Change) bool {
-	if strings.HasPrefix(ch.Key, prefixMinted) {
-		return ch.Delete
-	}
-	_, kind, _, ok := splitIn(ch.Key)
-	switch {
-	case !ok:
-		return false
-	case kind == kindInjection:
-		return true
-	case kind != kindCredential:
-		return false
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.inputs[ch.Key]
-}
-
 // wantedTokensIn lists the tokens that the injections of a state need, each
-// once, and the keys of the credentials that it depends on.
+// once, and the keys of the credentials and stored tokens that it depends on.
 func wantedTokensIn(v view) ([]WantedToken, map[string]bool) {
 	byLocator := make(map[TokenLocator]WantedToken)
 	inputs := make(map[string]bool)
@@ -173,6 +131,7 @@ func wantedTokensIn(v view) ([]WantedToken, map[string]bool) {
 
 func wantToken(v view, c *Credential, l TokenLocator, request *credentialv1.TokenRequest, inputs map[string]bool) WantedToken {
 	w := WantedToken{Locator: l, Credential: c.Name, Request: request, Revision: v.rev, Login: loginKeyIn(v, c, inputs)}
+	inputs[keyMinted(l)] = true
 	w.Have, _, _ = lookup[*Minted](v, keyMinted(l))
 	w.Current = w.Have != nil && w.Have.Login == w.Login
 	return w
@@ -181,9 +140,7 @@ func wantToken(v view, c *Credential, l TokenLocator, request *credentialv1.Toke
 // WantedTokens lists the tokens that injections need, each once, and a channel
 // that is closed when the list may have changed. It is for the Issuer.
 func (s *Store) WantedTokens() ([]WantedToken, <-chan struct{}) {
-	s.tokens.mu.Lock()
-	defer s.tokens.mu.Unlock()
-	return s.tokens.list, s.tokens.changed
+	return s.tokens.current()
 }
 
 // TokenLogin returns what is needed to mint a wanted token: the login, the

@@ -395,6 +395,7 @@ func TestValuesThatNobodyWants(t *testing.T) {
 		mustPut(t, h, key, coretest.AccessKey(t, "00000000"))
 		mustPut(t, h, other, coretest.AccessKey(t, "00000000"))
 		mustPut(t, h, st.Credential, coretest.VaultByAWS(t, key))
+		synctest.Wait()
 		list, changed = h.Store.Wanted()
 		before := list[0].Login
 		mustPut(t, h, other, coretest.AccessKey(t, "11111111"))
@@ -412,6 +413,33 @@ func TestValuesThatNobodyWants(t *testing.T) {
 		}
 		if list, _ := h.Store.Wanted(); list[0].Login == before || list[0].Login != login.Key() {
 			t.Errorf("wanted with login %q, was %q; the store logs in with %q", list[0].Login, before, login.Key())
+		}
+		// And so is another state of the store, and of no other one.
+		idle := vaultStore(t, h, "idle")
+		synctest.Wait()
+		_, changed = h.Store.Wanted()
+		setInterval := func(st *core.SecretStore, interval time.Duration) {
+			t.Helper()
+			if _, err := h.Store.UpdateSecretStore(coretest.AdminContext(t), core.UpdateSecretStoreRequest{Name: st.Name, PollInterval: new(interval)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		setInterval(idle, 7*time.Minute)
+		synctest.Wait()
+		select {
+		case <-changed:
+			t.Error("the list is told to have changed by a store of which nothing is wanted")
+		default:
+		}
+		setInterval(st, 7*time.Minute)
+		synctest.Wait()
+		select {
+		case <-changed:
+		default:
+			t.Error("the list changed with its store and did not tell")
+		}
+		if list, _ := h.Store.Wanted(); list[0].Store.PollInterval != 7*time.Minute {
+			t.Errorf("wanted every %v", list[0].Store.PollInterval)
 		}
 	})
 }

@@ -62,8 +62,8 @@ type Store struct {
 	hub       *fanout.Hub[*update]
 	consumers *consumers
 	sets      *sets
-	wanted    *wanted
-	tokens    *wantedTokens
+	wanted    *wantedList[Wanted]
+	tokens    *wantedList[WantedToken]
 	digestKey []byte
 	log       *slog.Logger
 	feedID    string
@@ -109,9 +109,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.hub = fanout.New[*update](cfg.Fanout, uint64(s.model.rev))
 	s.sets = newSets(s)
-	s.wanted, s.tokens = newWanted(), newWantedTokens()
-	s.wanted.refresh(s.model.view())
-	s.tokens.refresh(s.model.view())
+	s.wanted = newWantedList(s.model.view(), wantedIn)
+	s.tokens = newWantedList(s.model.view(), wantedTokensIn)
 	if err := s.makeReady(ctx); err != nil {
 		s.feed.Close()
 		return nil, err
@@ -227,9 +226,7 @@ func (s *Store) take(ctx context.Context, commits []Commit) error {
 	if err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
-	if slices.ContainsFunc(commits, func(c Commit) bool {
-		return slices.ContainsFunc(c.Changes, func(ch Change) bool { return s.wanted.affected(ch.Key) })
-	}) {
+	if slices.ContainsFunc(commits, func(c Commit) bool { return slices.ContainsFunc(c.Changes, s.wanted.affected) }) {
 		s.wanted.refresh(s.model.view())
 	}
 	if slices.ContainsFunc(commits, func(c Commit) bool { return slices.ContainsFunc(c.Changes, s.tokens.affected) }) {
