@@ -76,6 +76,8 @@ func reason(err error) string {
 		return e.Error()
 	}
 	switch {
+	case errors.Is(err, errTooLong):
+		return fmt.Sprintf("the answer has more than %d bytes", MaxAnswer)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "timed out"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):

@@ -464,7 +464,7 @@ func TestOddAnswers(t *testing.T) {
 		{"transient", http.StatusBadRequest, nil, `{"error":"x","error_codes":[90033],"error_description":"AADSTS90033: A transient error has occurred."}`, provider.ErrUnavailable, "AADSTS90033"},
 		{"redirect", http.StatusFound, http.Header{"Location": {"https://example.com"}}, "", provider.ErrRefused, "redirect"},
 		{"no JSON", http.StatusOK, nil, leak, provider.ErrUnavailable, "documentation"},
-		{"too large", http.StatusOK, nil, `{"a":"` + strings.Repeat("x", 1<<20) + `"}`, provider.ErrUnavailable, "larger than 1048576 bytes"},
+		{"too large", http.StatusOK, nil, `{"a":"` + strings.Repeat("x", 1<<20) + `"}`, provider.ErrUnavailable, "more than 1048576 bytes"},
 		{"another host", http.StatusOK, nil, `{"token_endpoint":"https://example.com/token","authorization_endpoint":"https://example.com/a","issuer":"https://login.microsoftonline.com/x/v2.0"}`, provider.ErrRefused, "another host"},
 		{"secret repeated", http.StatusUnauthorized, nil, `{"error":"invalid_client","error_description":"AADSTS1: ` + secret + ` is wrong"}`, provider.ErrRefused, "(redacted) is wrong"},
 	} {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/credstore/credstore/pkg/provider"
 )
@@ -62,16 +61,16 @@ var (
 )
 
 // judge makes an error of an answer that is no token.
-func judge(op string, status int, header http.Header, body []byte, secrets []string) error {
+func judge(op string, got provider.Answer, secrets []string) error {
 	var a answer
-	understood := json.Unmarshal(body, &a) == nil
+	understood := json.Unmarshal(got.Body, &a) == nil
 	code := a.code()
-	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: status, RetryAfter: retryAfter(header)}
+	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: got.Status, RetryAfter: got.RetryAfter()}
 	switch {
-	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= http.StatusInternalServerError,
+	case got.Status == http.StatusTooManyRequests, got.Status == http.StatusRequestTimeout, got.Status >= http.StatusInternalServerError,
 		a.Error == "temporarily_unavailable", slices.Contains(transient, code):
 		e.Kind = provider.ErrUnavailable
-	case status < http.StatusBadRequest:
+	case got.Status < http.StatusBadRequest:
 		e.Text = "the answer is a redirect, which is not followed"
 		return e
 	}
@@ -113,13 +112,4 @@ func (a answer) words() string {
 		return a.Error
 	}
 	return strings.TrimSpace(text)
-}
-
-// retryAfter reads how long to leave the vendor alone, at most an hour.
-func retryAfter(header http.Header) time.Duration {
-	seconds, err := strconv.Atoi(header.Get("Retry-After"))
-	if err != nil || seconds < 0 {
-		return 0
-	}
-	return min(time.Duration(min(seconds, 3600))*time.Second, time.Hour)
 }

@@ -43,19 +43,17 @@ func (v *Vendor) registry(ctx context.Context, p *principal, server string) (*cr
 		return nil, notUnderstood(opMint)
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	got, err := do(v.client, request)
+	got, err := provider.Ask(v.client, request, opMint)
 	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
 	case err != nil:
-		return nil, unanswered(opMint, err)
-	case got.status != http.StatusOK:
-		return nil, judge(opMint, got.status, got.header, got.body, append([]string{token.text}, p.secrets...))
+		return nil, err
+	case got.Status != http.StatusOK:
+		return nil, judge(opMint, got, append([]string{token.text}, p.secrets...))
 	}
 	var answer struct {
 		Refresh string `json:"refresh_token"`
 	}
-	if json.Unmarshal(got.body, &answer) != nil {
+	if json.Unmarshal(got.Body, &answer) != nil {
 		return nil, notUnderstood(opMint)
 	}
 	claims, ok := readClaims(answer.Refresh)

@@ -39,26 +39,24 @@ func (v *Vendor) managedToken(ctx context.Context, op string, m *credentialv1.Az
 	if client != v.metadata {
 		defer client.CloseIdleConnections()
 	}
-	got, err := do(client, request)
+	got, err := provider.Ask(client, request, op)
 	switch {
-	case ctx.Err() != nil:
-		return accessToken{}, ctx.Err()
 	case err != nil:
-		return accessToken{}, unanswered(op, err)
-	case got.status == http.StatusNotFound, got.status == http.StatusGone:
+		return accessToken{}, err
+	case got.Status == http.StatusNotFound, got.Status == http.StatusGone:
 		// The service says so while it is being updated.
 		return accessToken{}, &provider.Error{
-			Kind: provider.ErrUnavailable, Op: op, Status: got.status,
+			Kind: provider.ErrUnavailable, Op: op, Status: got.Status,
 			Text: "the metadata service does not offer tokens at this time",
 		}
-	case got.status != http.StatusOK:
-		return accessToken{}, judge(op, got.status, got.header, got.body, nil)
+	case got.Status != http.StatusOK:
+		return accessToken{}, judge(op, got, nil)
 	}
 	var answer struct {
 		Token string          `json:"access_token"`
 		On    json.RawMessage `json:"expires_on"`
 	}
-	if json.Unmarshal(got.body, &answer) != nil || answer.Token == "" {
+	if json.Unmarshal(got.Body, &answer) != nil || answer.Token == "" {
 		return accessToken{}, notUnderstood(op)
 	}
 	seconds, err := strconv.ParseInt(strings.Trim(string(answer.On), `"`), 10, 64)

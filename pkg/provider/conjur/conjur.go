@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -25,8 +23,6 @@ type Config struct {
 const (
 	opLogin    = "login"
 	opIdentify = "identify"
-	// maxAnswer bounds an answer, in bytes.
-	maxAnswer = 1 << 20
 )
 
 // Vendor verifies credentials of kind conjur. It implements provider.Verifier,
@@ -82,19 +78,19 @@ func (s session) authenticate(ctx context.Context) (string, error) {
 	}
 	r.Header.Set("Content-Type", "text/plain")
 	r.Header.Set("Accept-Encoding", "base64")
-	status, body, err := s.do(r, opLogin)
+	a, err := provider.Ask(s.client, r, opLogin)
 	if err != nil {
 		return "", err
 	}
-	if status != http.StatusOK {
-		return "", s.judge(opLogin, status, body)
+	if a.Status != http.StatusOK {
+		return "", s.judge(opLogin, a)
 	}
-	token := strings.TrimSpace(string(body))
+	token := strings.TrimSpace(string(a.Body))
 	if strings.HasPrefix(token, "{") { // an old appliance ignores the header
 		token = base64.StdEncoding.EncodeToString([]byte(token))
 	}
 	if decoded, err := base64.StdEncoding.DecodeString(token); err != nil || !json.Valid(decoded) {
-		return "", &provider.Error{Kind: provider.ErrUnavailable, Op: opLogin, Status: status, Text: "the answer is not Conjur's"}
+		return "", &provider.Error{Kind: provider.ErrUnavailable, Op: opLogin, Status: a.Status, Text: "the answer is not Conjur's"}
 	}
 	return token, nil
 }
@@ -108,7 +104,7 @@ func (s session) whoAmI(ctx context.Context, token string) (credential.Identity,
 	}
 	r.Header.Set("Authorization", `Token token="`+token+`"`)
 	r.Header.Set("Accept-Encoding", "identity")
-	status, body, err := s.do(r, opIdentify)
+	a, err := provider.Ask(s.client, r, opIdentify)
 	if err != nil {
 		return credential.Identity{}, err
 	}
@@ -117,12 +113,12 @@ func (s session) whoAmI(ctx context.Context, token string) (credential.Identity,
 		Username string `json:"username"`
 	}
 	switch {
-	case status == http.StatusNotFound:
+	case a.Status == http.StatusNotFound:
 		who.Account, who.Username = s.m.GetAccount(), s.m.GetLogin()
-	case status != http.StatusOK:
-		return credential.Identity{}, s.judge(opIdentify, status, body, token)
-	case json.Unmarshal(body, &who) != nil || who.Username == "":
-		return credential.Identity{}, &provider.Error{Kind: provider.ErrUnavailable, Op: opIdentify, Status: status, Text: "the answer is not Conjur's"}
+	case a.Status != http.StatusOK:
+		return credential.Identity{}, s.judge(opIdentify, a, token)
+	case json.Unmarshal(a.Body, &who) != nil || who.Username == "":
+		return credential.Identity{}, &provider.Error{Kind: provider.ErrUnavailable, Op: opIdentify, Status: a.Status, Text: "the answer is not Conjur's"}
 	}
 	return credential.Identity{
 		Name:  provider.Clean(who.Username, s.m.GetApiKey(), token),
@@ -130,43 +126,25 @@ func (s session) whoAmI(ctx context.Context, token string) (credential.Identity,
 	}, nil
 }
 
-// do makes a request and returns what was answered. Its error is a
-// *provider.Error or the context's.
-func (s session) do(r *http.Request, op string) (status int, body []byte, err error) {
-	response, err := s.client.Do(r)
-	if err == nil {
-		status = response.StatusCode
-		body, err = io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-		err = errors.Join(err, response.Body.Close())
-	}
-	switch {
-	case err == nil:
-		return status, body, nil
-	case r.Context().Err() != nil:
-		return 0, nil, r.Context().Err()
-	}
-	return 0, nil, provider.NetworkError(op, err)
-}
-
 // judge says which answer it is that is no success. Conjur says little: an
 // unknown account, an unknown login and a wrong key are the same to it.
-func (s session) judge(op string, status int, body []byte, secrets ...string) error {
+func (s session) judge(op string, a provider.Answer, secrets ...string) error {
 	var complaint struct {
 		Error struct {
 			Message string `json:"message"`
 		} `json:"error"`
 	}
-	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: status}
-	if err := json.Unmarshal(body, &complaint); err == nil {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: a.Status, RetryAfter: a.RetryAfter()}
+	if err := json.Unmarshal(a.Body, &complaint); err == nil {
 		e.Text = provider.Clean(complaint.Error.Message, append(secrets, s.m.GetApiKey())...)
 	}
 	switch {
-	case status == http.StatusTooManyRequests, status >= 500:
+	case a.Status == http.StatusTooManyRequests, a.Status >= 500:
 		e.Kind = provider.ErrUnavailable
-	case status < 400:
+	case a.Status < 400:
 		e.Kind = provider.ErrUnavailable
 		e.Text = "the answer is a redirect, which is not followed: give the URL that it leads to"
-	case status == http.StatusUnauthorized && e.Text == "":
+	case a.Status == http.StatusUnauthorized && e.Text == "":
 		e.Text = "the account, the login or the API key is wrong, or the login may not come from this address"
 	case e.Text == "":
 		e.Text = "the answer gives no reason; is the URL that of Conjur?"

@@ -6,18 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/credstore/credstore/pkg/provider"
 )
-
-// maxAnswer bounds an answer, in bytes.
-const maxAnswer = 1 << 20
 
 // call is one request to Google or to where a subject token comes from.
 type call struct {
@@ -35,46 +29,16 @@ func (k call) do(r *http.Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.status >= http.StatusMultipleChoices {
+	if a.Status >= http.StatusMultipleChoices {
 		return nil, k.judge(a)
 	}
-	return a.body, nil
+	return a.Body, nil
 }
 
-// answer is what came back, whatever it says.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// send sends the request and reads the answer. Its error is as for do.
-func (k call) send(r *http.Request) (answer, error) {
-	if err := r.Context().Err(); err != nil {
-		return answer{}, err
-	}
-	resp, err := k.client.Do(r)
-	if err != nil {
-		return answer{}, k.broken(r.Context(), err)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	// What was read of a body counts; an error of closing it changes nothing.
-	_ = resp.Body.Close()
-	switch {
-	case err != nil:
-		return answer{}, k.broken(r.Context(), err)
-	case len(body) > maxAnswer:
-		return answer{}, &provider.Error{Kind: provider.ErrUnavailable, Op: k.op, Status: resp.StatusCode, Text: fmt.Sprintf("the answer has more than %d bytes", maxAnswer)}
-	}
-	return answer{resp.StatusCode, resp.Header, body}, nil
-}
-
-// broken is the error for a request without an answer.
-func (k call) broken(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return provider.NetworkError(k.op, err)
+// send sends the request and reads the answer, whatever it says. Its error is as
+// for do.
+func (k call) send(r *http.Request) (provider.Answer, error) {
+	return provider.Ask(k.client, r, k.op)
 }
 
 // decode reads an answer, or says that it is not Google's.
@@ -160,16 +124,16 @@ var hints = []struct{ words, hint string }{
 const wrongClock = "reasonable timeframe"
 
 // judge returns which answer it is.
-func (k call) judge(a answer) *provider.Error {
-	e := &provider.Error{Kind: provider.ErrRefused, Op: k.op, Status: a.status}
-	c, ok := parseComplaint(a.body)
+func (k call) judge(a provider.Answer) *provider.Error {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: k.op, Status: a.Status}
+	c, ok := parseComplaint(a.Body)
 	e.Text = provider.Clean(c.text, k.secrets...)
-	switch code := a.status; {
+	switch code := a.Status; {
 	case code < http.StatusBadRequest:
 		e.Kind, e.Text = provider.ErrUnavailable, "the answer is a redirect, which is not followed"
 	case code == http.StatusTooManyRequests, code == http.StatusRequestTimeout, code >= 500,
 		slices.Contains(overloads, c.code), slices.Contains(overloads, c.reason):
-		e.Kind, e.RetryAfter = provider.ErrUnavailable, retryAfter(a.header)
+		e.Kind, e.RetryAfter = provider.ErrUnavailable, a.RetryAfter()
 	case !ok:
 		e.Kind, e.Text = provider.ErrUnavailable, "the answer is not Google's"
 	case strings.Contains(c.text, wrongClock):
@@ -183,15 +147,6 @@ func (k call) judge(a answer) *provider.Error {
 		}
 	}
 	return e
-}
-
-// retryAfter reads the header as a number of seconds; 0 when it is absent.
-func retryAfter(h http.Header) time.Duration {
-	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16)
-	if err != nil {
-		return 0
-	}
-	return min(time.Duration(n)*time.Second, time.Hour)
 }
 
 // jsonRequest makes a POST of a message in JSON.

@@ -145,8 +145,8 @@ func (c *Client) askMachine(ctx context.Context, method, to, session string) (st
 	if err != nil {
 		return "", err
 	}
-	if a.status != http.StatusOK {
+	if a.Status != http.StatusOK {
 		return "", k.foreign(a)
 	}
-	return strings.TrimSpace(string(a.body)), nil
+	return strings.TrimSpace(string(a.Body)), nil
 }

@@ -177,21 +177,21 @@ func (c *Client) fetchToken(ctx context.Context, s source) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.status != http.StatusOK {
+	if a.Status != http.StatusOK {
 		return nil, k.foreign(a)
 	}
-	return a.body, nil
+	return a.Body, nil
 }
 
 // foreign judges an answer of somebody else than Google, whose words are taken
 // only if they have OAuth's form.
-func (k call) foreign(a answer) error {
-	e := &provider.Error{Kind: provider.ErrRefused, Op: k.op, Status: a.status, Text: "the source of the subject token gave no token"}
-	if c, ok := parseComplaint(a.body); ok {
+func (k call) foreign(a provider.Answer) error {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: k.op, Status: a.Status, Text: "the source of the subject token gave no token"}
+	if c, ok := parseComplaint(a.Body); ok {
 		e.Text += ": " + provider.Clean(c.text, k.secrets...)
 	}
-	if a.status < 400 || a.status >= 500 || a.status == http.StatusTooManyRequests {
-		e.Kind, e.RetryAfter = provider.ErrUnavailable, retryAfter(a.header)
+	if a.Status < 400 || a.Status >= 500 || a.Status == http.StatusTooManyRequests {
+		e.Kind, e.RetryAfter = provider.ErrUnavailable, a.RetryAfter()
 	}
 	return e
 }

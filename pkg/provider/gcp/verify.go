@@ -71,10 +71,10 @@ func (c *Client) verifyAPIKey(ctx context.Context, key string) (credential.Ident
 	if err != nil {
 		return credential.Identity{}, err
 	}
-	if a.status < http.StatusMultipleChoices {
+	if a.Status < http.StatusMultipleChoices {
 		return credential.Identity{Facts: map[string]string{}}, nil
 	}
-	said, _ := parseComplaint(a.body)
+	said, _ := parseComplaint(a.Body)
 	if restricted := restrictions[said.reason]; restricted != "" {
 		return credential.Identity{Name: provider.Clean(said.consumer, key), Facts: map[string]string{"restrictedTo": restricted}}, nil
 	}

@@ -2,8 +2,6 @@ package github
 
 import (
 	"encoding/json"
-	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -12,24 +10,13 @@ import (
 	"github.com/credstore/credstore/pkg/provider"
 )
 
-// maxAnswer bounds an answer, in bytes.
-const maxAnswer = 1 << 20
-
-// read returns the body of an answer, or what the answer says is wrong. Its
-// error is a *provider.Error.
-func (a *app) read(op string, resp *http.Response, into any) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	// What was read of a body counts; an error of closing it changes nothing.
-	_ = resp.Body.Close()
+// read decodes an answer, or returns what it says is wrong, a *provider.Error.
+func (a *app) read(op string, got provider.Answer, into any) error {
 	switch {
-	case err != nil:
-		return provider.NetworkError(op, err)
-	case len(body) > maxAnswer:
-		return &provider.Error{Kind: provider.ErrUnavailable, Op: op, Status: resp.StatusCode, Text: fmt.Sprintf("the answer has more than %d bytes", maxAnswer)}
-	case resp.StatusCode >= http.StatusMultipleChoices:
-		return a.judge(op, resp, body)
-	case json.Unmarshal(body, into) != nil:
-		return strange(op, resp.StatusCode)
+	case got.Status >= http.StatusMultipleChoices:
+		return a.judge(op, got)
+	case json.Unmarshal(got.Body, into) != nil:
+		return strange(op, got.Status)
 	}
 	return nil
 }
@@ -48,23 +35,23 @@ var hints = []struct{ words, hint string }{
 }
 
 // judge returns which answer it is.
-func (a *app) judge(op string, resp *http.Response, body []byte) *provider.Error {
-	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: resp.StatusCode}
+func (a *app) judge(op string, got provider.Answer) *provider.Error {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: got.Status}
 	var said struct {
 		Message string `json:"message"`
 	}
-	if json.Unmarshal(body, &said) != nil || said.Message == "" {
+	if json.Unmarshal(got.Body, &said) != nil || said.Message == "" {
 		e.Kind, e.Text = provider.ErrUnavailable, "the answer is not GitHub's"
 	} else {
 		e.Text = provider.Clean(said.Message, a.secrets...)
 	}
-	switch code := resp.StatusCode; {
+	switch code := got.Status; {
 	case code < http.StatusBadRequest:
 		e.Kind, e.Text = provider.ErrUnavailable, "the answer is a redirect, which is not followed"
 	case code >= 500:
 		e.Kind = provider.ErrUnavailable
-	case code == http.StatusTooManyRequests, code == http.StatusForbidden && limited(resp.Header, said.Message):
-		e.Kind, e.RetryAfter = provider.ErrUnavailable, a.retryAfter(resp.Header)
+	case code == http.StatusTooManyRequests, code == http.StatusForbidden && limited(got.Header, said.Message):
+		e.Kind, e.RetryAfter = provider.ErrUnavailable, a.retryAfter(got)
 	case code == http.StatusUnauthorized && strings.Contains(said.Message, "claim ('iat')"),
 		code == http.StatusUnauthorized && strings.Contains(said.Message, "claim ('exp')"):
 		e.Kind = provider.ErrUnavailable
@@ -87,11 +74,11 @@ func limited(h http.Header, message string) bool {
 
 // retryAfter returns how long to wait: as the header of that name says, or until
 // the limit is reset; 0 when neither is there, at most an hour.
-func (a *app) retryAfter(h http.Header) time.Duration {
-	if n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 16); err == nil {
-		return min(time.Duration(n)*time.Second, time.Hour)
+func (a *app) retryAfter(got provider.Answer) time.Duration {
+	if wait := got.RetryAfter(); wait > 0 {
+		return wait
 	}
-	if at, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil {
+	if at, err := strconv.ParseInt(got.Header.Get("X-RateLimit-Reset"), 10, 64); err == nil {
 		return min(max(0, time.Unix(at, 0).Sub(a.client.cfg.Now())), time.Hour)
 	}
 	return 0

@@ -65,9 +65,6 @@ func (c *Client) open(login credential.Login) (*app, error) {
 // ask makes a request and reads the answer into a message. Its error is a
 // *provider.Error or the context's.
 func (a *app) ask(ctx context.Context, op, method, path string, message, into any) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	var body bytes.Buffer
 	if message != nil {
 		if err := json.NewEncoder(&body).Encode(message); err != nil {
@@ -83,14 +80,9 @@ func (a *app) ask(ctx context.Context, op, method, path string, message, into an
 	// GitHub refuses requests without one.
 	r.Header.Set("User-Agent", "credstore")
 	r.Header.Set("Authorization", "Bearer "+a.token)
-	resp, err := a.client.http.Do(r)
-	if err == nil {
-		err = a.read(op, resp, into)
-	} else if ctx.Err() == nil {
-		return provider.NetworkError(op, err)
+	answer, err := provider.Ask(a.client.http, r, op)
+	if err != nil {
+		return err
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
+	return a.read(op, answer, into)
 }

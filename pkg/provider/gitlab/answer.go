@@ -4,17 +4,11 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"io"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/credstore/credstore/pkg/provider"
 )
-
-// maxBody is the most bytes of an answer that are read.
-const maxBody = 1 << 20
 
 // session is one conversation with a server.
 type session struct {
@@ -22,40 +16,17 @@ type session struct {
 	base, token, username string
 }
 
-// answer is what a server said, with its beginning read.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
 func (s *session) byHeader(req *http.Request)   { req.Header.Set("Private-Token", s.token) }
 func (s *session) byPassword(req *http.Request) { req.SetBasicAuth(s.username, s.token) }
 
 // get makes a request. No answer is an error; any answer is none.
-func (s *session) get(ctx context.Context, path string, authenticate func(*http.Request)) (answer, error) {
+func (s *session) get(ctx context.Context, path string, authenticate func(*http.Request)) (provider.Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+path, nil)
 	if err != nil {
-		return answer{}, &provider.Error{Kind: provider.ErrRefused, Op: "verify", Text: "the URL cannot be used"}
+		return provider.Answer{}, &provider.Error{Kind: provider.ErrRefused, Op: "verify", Text: "the URL cannot be used"}
 	}
 	authenticate(req)
-	resp, err := s.client.Do(req)
-	if err != nil {
-		return answer{}, noAnswer(ctx, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	if err != nil {
-		return answer{}, noAnswer(ctx, err)
-	}
-	return answer{status: resp.StatusCode, header: resp.Header, body: body}, nil
-}
-
-func noAnswer(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return provider.NetworkError("verify", err)
+	return provider.Ask(s.client, req, "verify")
 }
 
 func (s *session) clean(text string) string {
@@ -63,34 +34,30 @@ func (s *session) clean(text string) string {
 }
 
 // fail is the error of an answer, with GitLab's words.
-func (s *session) fail(kind error, a answer) *provider.Error {
-	text := words(a.body)
+func (s *session) fail(kind error, a provider.Answer) *provider.Error {
+	text := words(a.Body)
 	if text == "" {
-		text = strings.ToLower(http.StatusText(a.status))
+		text = strings.ToLower(http.StatusText(a.Status))
 	}
-	e := &provider.Error{Kind: kind, Op: "verify", Status: a.status, Text: s.clean(text)}
-	if seconds, err := strconv.Atoi(a.header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.RetryAfter = min(time.Duration(seconds)*time.Second, time.Hour)
-	}
-	return e
+	return &provider.Error{Kind: kind, Op: "verify", Status: a.Status, Text: s.clean(text), RetryAfter: a.RetryAfter()}
 }
 
 // unavailable is the error of an answer that is none to what was asked.
-func (s *session) unavailable(a answer) *provider.Error {
-	if a.status == http.StatusTooManyRequests || a.status >= http.StatusInternalServerError {
+func (s *session) unavailable(a provider.Answer) *provider.Error {
+	if a.Status == http.StatusTooManyRequests || a.Status >= http.StatusInternalServerError {
 		return s.fail(provider.ErrUnavailable, a)
 	}
-	if a.status >= 300 && a.status < 400 {
+	if a.Status >= 300 && a.Status < 400 {
 		return &provider.Error{
-			Kind: provider.ErrUnavailable, Op: "verify", Status: a.status,
+			Kind: provider.ErrUnavailable, Op: "verify", Status: a.Status,
 			Text: "the server redirects elsewhere, which is not followed: is its address another, or does it ask for another login first?",
 		}
 	}
 	return notGitlab(a)
 }
 
-func notGitlab(a answer) *provider.Error {
-	return &provider.Error{Kind: provider.ErrUnavailable, Op: "verify", Status: a.status, Text: "what answers there is not GitLab"}
+func notGitlab(a provider.Answer) *provider.Error {
+	return &provider.Error{Kind: provider.ErrUnavailable, Op: "verify", Status: a.Status, Text: "what answers there is not GitLab"}
 }
 
 func unsupported(status int, text string) *provider.Error {

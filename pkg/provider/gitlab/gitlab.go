@@ -84,7 +84,7 @@ func (s *session) access(ctx context.Context) (credential.Identity, error) {
 	if err != nil {
 		return credential.Identity{}, err
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusOK:
 		return s.describe(ctx, a)
 	case http.StatusBadRequest, http.StatusNotFound:
@@ -97,14 +97,14 @@ func (s *session) access(ctx context.Context) (credential.Identity, error) {
 }
 
 // describe says whose the token is.
-func (s *session) describe(ctx context.Context, a answer) (credential.Identity, error) {
+func (s *session) describe(ctx context.Context, a provider.Answer) (credential.Identity, error) {
 	var token self
-	if err := json.Unmarshal(a.body, &token); err != nil || token.ID == 0 || token.UserID == 0 {
+	if err := json.Unmarshal(a.Body, &token); err != nil || token.ID == 0 || token.UserID == 0 {
 		return credential.Identity{}, notGitlab(a)
 	}
 	if token.Revoked || token.Active != nil && !*token.Active {
 		return credential.Identity{}, &provider.Error{
-			Kind: provider.ErrRefused, Op: "verify", Status: a.status, Text: "GitLab knows the token, and says that it is revoked or has expired",
+			Kind: provider.ErrRefused, Op: "verify", Status: a.Status, Text: "GitLab knows the token, and says that it is revoked or has expired",
 		}
 	}
 	out := credential.Identity{Name: "user " + strconv.FormatInt(token.UserID, 10), Facts: map[string]string{}}
@@ -138,17 +138,17 @@ func (s *session) user(ctx context.Context) (credential.Identity, error) {
 	var body struct {
 		Username string `json:"username"`
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusOK:
-		if err := json.Unmarshal(a.body, &body); err != nil || body.Username == "" {
+		if err := json.Unmarshal(a.Body, &body); err != nil || body.Username == "" {
 			return credential.Identity{}, notGitlab(a)
 		}
 		return credential.Identity{Name: s.clean(body.Username)}, nil
 	case http.StatusUnauthorized:
 		return credential.Identity{}, s.fail(provider.ErrRefused, a)
 	case http.StatusForbidden:
-		if strings.Contains(string(a.body), "insufficient_scope") {
-			return credential.Identity{}, unsupported(a.status, "the server is older than GitLab 15.5, and the token has none of the scopes that it could be asked with: api, read_api, read_user")
+		if strings.Contains(string(a.Body), "insufficient_scope") {
+			return credential.Identity{}, unsupported(a.Status, "the server is older than GitLab 15.5, and the token has none of the scopes that it could be asked with: api, read_api, read_user")
 		}
 		return credential.Identity{}, s.fail(provider.ErrRefused, a)
 	case http.StatusNotFound:
@@ -168,18 +168,18 @@ func (s *session) deploy(ctx context.Context) (credential.Identity, error) {
 	var body struct {
 		Token string `json:"token"`
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusOK:
-		if err := json.Unmarshal(a.body, &body); err != nil || body.Token == "" {
+		if err := json.Unmarshal(a.Body, &body); err != nil || body.Token == "" {
 			return credential.Identity{}, notGitlab(a)
 		}
 		return credential.Identity{Name: s.username}, nil
 	case http.StatusUnauthorized:
 		return credential.Identity{}, s.fail(provider.ErrRefused, a)
 	case http.StatusForbidden:
-		return credential.Identity{}, unsupported(a.status, "only the container registry could prove a deploy token, and this one has neither read_registry nor write_registry there")
+		return credential.Identity{}, unsupported(a.Status, "only the container registry could prove a deploy token, and this one has neither read_registry nor write_registry there")
 	case http.StatusNotFound:
-		return credential.Identity{}, unsupported(a.status, "only the container registry could prove a deploy token, and the server has none")
+		return credential.Identity{}, unsupported(a.Status, "only the container registry could prove a deploy token, and the server has none")
 	}
 	return credential.Identity{}, s.unavailable(a)
 }

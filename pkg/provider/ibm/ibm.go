@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -36,11 +34,8 @@ type Config struct {
 const (
 	defaultEndpoint = "https://iam.cloud.ibm.com"
 	grantType       = "urn:ibm:params:oauth:grant-type:apikey"
-	// maxAnswer bounds an answer, in bytes.
-	maxAnswer = 1 << 20
-
-	opVerify = "verify"
-	opMint   = "mint"
+	opVerify        = "verify"
+	opMint          = "mint"
 )
 
 // Vendor verifies credentials of kind ibmCloud and mints from them. It implements
@@ -137,9 +132,6 @@ type claims struct {
 
 // token exchanges the key, and checks the account.
 func (v *Vendor) token(ctx context.Context, op string, login credential.Login) (answer, claims, error) {
-	if err := ctx.Err(); err != nil {
-		return answer{}, claims{}, err
-	}
 	m := login.Payload.Message().GetIbmCloud()
 	if m == nil {
 		return answer{}, claims{}, &provider.Error{Kind: provider.ErrUnsupported, Op: op, Text: "the credential is not of kind ibmCloud"}
@@ -151,19 +143,15 @@ func (v *Vendor) token(ctx context.Context, op string, login credential.Login) (
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.Header.Set("Accept", "application/json")
-	status, header, body, err := v.do(request)
+	got, err := provider.Ask(v.client, request, op)
 	switch {
-	case ctx.Err() != nil:
-		return answer{}, claims{}, ctx.Err()
-	case errors.Is(err, errTooLarge):
-		return answer{}, claims{}, notUnderstood(op)
 	case err != nil:
-		return answer{}, claims{}, provider.NetworkError(op, err)
-	case status != http.StatusOK:
-		return answer{}, claims{}, judge(op, status, header, body, m.GetApiKey())
+		return answer{}, claims{}, err
+	case got.Status != http.StatusOK:
+		return answer{}, claims{}, judge(op, got, m.GetApiKey())
 	}
 	var a answer
-	if json.Unmarshal(body, &a) != nil || a.Token == "" || a.Expiration <= 0 {
+	if json.Unmarshal(got.Body, &a) != nil || a.Token == "" || a.Expiration <= 0 {
 		return answer{}, claims{}, notUnderstood(op)
 	}
 	c, ok := readClaims(a.Token)
@@ -183,23 +171,6 @@ func otherAccount(op, account string, m *credentialv1.IbmCloud) error {
 		text = "the API key belongs to no account, and the credential is for account " + m.GetAccountGuid()
 	}
 	return &provider.Error{Kind: provider.ErrRefused, Op: op, Text: provider.Clean(text, m.GetApiKey())}
-}
-
-// errTooLarge says that an answer goes on beyond maxAnswer.
-var errTooLarge = errors.New("answer is too large")
-
-// do makes a request and reads its answer whole.
-func (v *Vendor) do(r *http.Request) (int, http.Header, []byte, error) {
-	resp, err := v.client.Do(r)
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	err = errors.Join(err, resp.Body.Close())
-	if err == nil && len(body) > maxAnswer {
-		err = errTooLarge
-	}
-	return resp.StatusCode, resp.Header, body, err
 }
 
 // readClaims reads a JWT without checking its signature.
@@ -225,15 +196,12 @@ const noSuchKey = "BXNIM0415E"
 
 // judge makes an error of an answer that is no token. What differs from answer to
 // answer, as the request's id in "context", is left out.
-func judge(op string, status int, header http.Header, body []byte, key string) error {
-	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: status}
-	if seconds, err := strconv.Atoi(header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
-	}
+func judge(op string, a provider.Answer, key string) error {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: a.Status, RetryAfter: a.RetryAfter()}
 	switch {
-	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= http.StatusInternalServerError:
+	case a.Status == http.StatusTooManyRequests, a.Status == http.StatusRequestTimeout, a.Status >= http.StatusInternalServerError:
 		e.Kind = provider.ErrUnavailable
-	case status < http.StatusBadRequest:
+	case a.Status < http.StatusBadRequest:
 		e.Text = "the answer is a redirect, which is not followed"
 		return e
 	}
@@ -242,7 +210,7 @@ func judge(op string, status int, header http.Header, body []byte, key string) e
 		Message string `json:"errorMessage"`
 	}
 	words := "without a reason"
-	if json.Unmarshal(body, &said) == nil && said.Code+said.Message != "" {
+	if json.Unmarshal(a.Body, &said) == nil && said.Code+said.Message != "" {
 		words = strings.Trim(said.Code+": "+said.Message, ": ")
 	}
 	if said.Code == noSuchKey {

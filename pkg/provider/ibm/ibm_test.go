@@ -155,7 +155,7 @@ func TestOddAnswers(t *testing.T) {
 		{"JWT that is no base64", http.StatusOK, nil, token("%"), provider.ErrUnavailable, "documentation"},
 		{"JWT that is no JSON", http.StatusOK, nil, token("YQ"), provider.ErrUnavailable, "documentation"},
 		{"JWT that says nothing", http.StatusOK, nil, token("e30"), provider.ErrRefused, "belongs to no account"},
-		{"too large", http.StatusOK, nil, strings.Repeat("x", 1<<20+1), provider.ErrUnavailable, "documentation"},
+		{"too large", http.StatusOK, nil, strings.Repeat("x", 1<<20+1), provider.ErrUnavailable, "more than 1048576 bytes"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newServer(t)

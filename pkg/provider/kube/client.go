@@ -8,10 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,8 +20,6 @@ import (
 
 const (
 	opVerify = "verify"
-	// maxAnswer bounds an answer; a review has about a kilobyte.
-	maxAnswer = 1 << 20
 	// maxRetryAfter bounds how long a server may ask to be left alone.
 	maxRetryAfter = 10 * time.Minute
 )
@@ -87,21 +83,17 @@ func (c *client) ask(ctx context.Context, path string, question, answer any) err
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return c.networkError(ctx, err)
-	}
-	defer func() { _ = response.Body.Close() }() // it was read as far as it counts
-	content, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
-		return c.networkError(ctx, err)
-	}
+	a, err := provider.Do(c.http, request)
 	switch {
-	case response.StatusCode != http.StatusCreated && response.StatusCode != http.StatusOK:
-		return c.statusError(response, content)
-	case json.Unmarshal(content, answer) != nil: // one that was cut off, too
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return c.networkError(err)
+	case a.Status != http.StatusCreated && a.Status != http.StatusOK:
+		return c.statusError(a)
+	case json.Unmarshal(a.Body, answer) != nil:
 		return &provider.Error{
-			Kind: provider.ErrUnavailable, Op: opVerify, Status: response.StatusCode,
+			Kind: provider.ErrUnavailable, Op: opVerify, Status: a.Status,
 			Text: "the server answers, but not as the API of Kubernetes does",
 		}
 	}
@@ -109,10 +101,7 @@ func (c *client) ask(ctx context.Context, path string, question, answer any) err
 }
 
 // networkError tells apart why there was no answer.
-func (c *client) networkError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
+func (c *client) networkError(err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "remote error" && e.Err != nil {
 		// An alert of TLS: the one thing about the client that a server checks
 		// before the request is its certificate.
@@ -133,18 +122,18 @@ func (c *client) networkError(ctx context.Context, err error) error {
 }
 
 // statusError reads an answer that is none to the question.
-func (c *client) statusError(response *http.Response, content []byte) error {
+func (c *client) statusError(a provider.Answer) error {
 	var status struct {
 		Kind    string `json:"kind"`
 		Message string `json:"message"`
 	}
-	text := http.StatusText(response.StatusCode)
-	isStatus := json.Unmarshal(content, &status) == nil && status.Kind == "Status"
+	text := http.StatusText(a.Status)
+	isStatus := json.Unmarshal(a.Body, &status) == nil && status.Kind == "Status"
 	if isStatus && status.Message != "" {
 		text = status.Message
 	}
-	e := &provider.Error{Kind: provider.ErrUnavailable, Op: opVerify, Status: response.StatusCode, RetryAfter: retryAfter(response)}
-	switch code := response.StatusCode; {
+	e := &provider.Error{Kind: provider.ErrUnavailable, Op: opVerify, Status: a.Status, RetryAfter: min(a.RetryAfter(), maxRetryAfter)}
+	switch code := a.Status; {
 	case code == http.StatusUnauthorized:
 		e.Kind = provider.ErrRefused
 		text = "the cluster does not accept the " + c.words + ": " + text
@@ -160,13 +149,4 @@ func (c *client) statusError(response *http.Response, content []byte) error {
 	}
 	e.Text = provider.Clean(text, c.secrets...)
 	return e
-}
-
-// retryAfter reads the header's seconds.
-func retryAfter(response *http.Response) time.Duration {
-	seconds, err := strconv.Atoi(response.Header.Get("Retry-After"))
-	if err != nil || seconds <= 0 {
-		return 0
-	}
-	return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 }

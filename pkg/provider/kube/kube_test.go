@@ -396,8 +396,8 @@ func TestVerifyErrors(t *testing.T) {
 			provider.ErrUnavailable, "verify: store unavailable: 502 Bad Gateway",
 		},
 		{
-			"an endless answer", document(nil), respond(201, "", `{"status":{"userInfo":{"username":"`+strings.Repeat("x", maxAnswer)+`"}}}`),
-			provider.ErrUnavailable, "verify: store unavailable: 201 the server answers, but not as the API of Kubernetes does",
+			"an endless answer", document(nil), respond(201, "", `{"status":{"userInfo":{"username":"`+strings.Repeat("x", provider.MaxAnswer)+`"}}}`),
+			provider.ErrUnavailable, "verify: store unavailable: the answer has more than 1048576 bytes",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -34,11 +33,7 @@ type Config struct {
 	CAPEM string
 }
 
-const (
-	opVerify = "verify"
-	// maxAnswer bounds an answer, in bytes.
-	maxAnswer = 1 << 20
-)
+const opVerify = "verify"
 
 // realms are the domains of the realms, which an OCID names in its third part.
 // Source: https://docs.oracle.com/iaas/Content/General/Concepts/regions.htm and
@@ -94,24 +89,14 @@ func (v *Vendor) Verify(ctx context.Context, login credential.Login) (credential
 	if err != nil {
 		return credential.Identity{}, err
 	}
-	response, err := v.client.Do(request)
+	a, err := provider.Ask(v.client, request, opVerify)
 	if err != nil {
-		if ctx.Err() != nil {
-			return credential.Identity{}, ctx.Err()
-		}
-		return credential.Identity{}, provider.NetworkError(opVerify, err)
+		return credential.Identity{}, err
 	}
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err = errors.Join(err, response.Body.Close()); err != nil {
-		if ctx.Err() != nil {
-			return credential.Identity{}, ctx.Err()
-		}
-		return credential.Identity{}, provider.NetworkError(opVerify, err)
+	if a.Status != http.StatusOK {
+		return judge(a, m)
 	}
-	if response.StatusCode != http.StatusOK {
-		return judge(response.StatusCode, body, m)
-	}
-	return identity(body, m)
+	return identity(a.Body, m)
 }
 
 func refused(text string) *provider.Error {
@@ -211,20 +196,20 @@ func identity(body []byte, m *credentialv1.Oci) (credential.Identity, error) {
 
 // judge says which answer it is that is no user.
 // Source: https://docs.oracle.com/iaas/Content/API/References/apierrors.htm
-func judge(status int, body []byte, m *credentialv1.Oci) (credential.Identity, error) {
+func judge(a provider.Answer, m *credentialv1.Oci) (credential.Identity, error) {
 	var complaint struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	}
-	if err := json.Unmarshal(body, &complaint); err != nil || complaint.Code == "" {
+	if err := json.Unmarshal(a.Body, &complaint); err != nil || complaint.Code == "" {
 		complaint.Code, complaint.Message = "", "the answer is not Oracle Cloud's"
 	}
-	e := &provider.Error{Kind: provider.ErrRefused, Op: opVerify, Status: status}
+	e := &provider.Error{Kind: provider.ErrRefused, Op: opVerify, Status: a.Status, RetryAfter: a.RetryAfter()}
 	e.Text = provider.Clean(strings.TrimSpace(complaint.Code + " " + complaint.Message))
 	switch {
-	case status == http.StatusNotFound && complaint.Code == "NotAuthorizedOrNotFound":
+	case a.Status == http.StatusNotFound && complaint.Code == "NotAuthorizedOrNotFound":
 		return credential.Identity{Name: m.GetUser()}, nil
-	case status == http.StatusTooManyRequests, status >= 500, status < 400, complaint.Code == "":
+	case a.Status == http.StatusTooManyRequests, a.Status >= 500, a.Status < 400, complaint.Code == "":
 		e.Kind = provider.ErrUnavailable
 	}
 	return credential.Identity{}, e

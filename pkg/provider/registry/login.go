@@ -22,12 +22,12 @@ func (s *session) challenges(ctx context.Context) ([]challenge, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusUnauthorized:
-		return parseChallenges(a.header.Values("WWW-Authenticate")), nil
+		return parseChallenges(a.Header.Values("WWW-Authenticate")), nil
 	case http.StatusOK:
 		return nil, &provider.Error{
-			Kind: provider.ErrUnsupported, Op: "verify", Status: a.status,
+			Kind: provider.ErrUnsupported, Op: "verify", Status: a.Status,
 			Text: "the registry lets anybody in without a login: that it accepts this one would prove nothing",
 		}
 	}
@@ -48,7 +48,7 @@ func (s *session) login(ctx context.Context, way challenge, who account) error {
 	if err != nil {
 		return err
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusOK:
 		return nil
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -58,15 +58,15 @@ func (s *session) login(ctx context.Context, way challenge, who account) error {
 }
 
 // ping is GET /v2/.
-func (s *session) ping(ctx context.Context, authorization string) (answer, error) {
+func (s *session) ping(ctx context.Context, authorization string) (provider.Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base+"/v2/", nil)
 	if err != nil {
-		return answer{}, &provider.Error{Kind: provider.ErrRefused, Op: "verify", Text: "the registry's address cannot be used"}
+		return provider.Answer{}, &provider.Error{Kind: provider.ErrRefused, Op: "verify", Text: "the registry's address cannot be used"}
 	}
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	return s.do(req, "verify")
+	return provider.Ask(s.client, req, "verify")
 }
 
 // token asks the token server: by the password in a GET (the token
@@ -83,11 +83,11 @@ func (s *session) token(ctx context.Context, way challenge, who account) (string
 	if err != nil {
 		return "", &provider.Error{Kind: provider.ErrRefused, Op: "token", Text: "the token server's address cannot be used"}
 	}
-	a, err := s.do(req, "token")
+	a, err := provider.Ask(s.client, req, "token")
 	if err != nil {
 		return "", err
 	}
-	switch a.status {
+	switch a.Status {
 	case http.StatusOK:
 		return s.readToken(a)
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
@@ -95,7 +95,7 @@ func (s *session) token(ctx context.Context, way challenge, who account) (string
 	case http.StatusNotFound, http.StatusMethodNotAllowed:
 		if who.identity != "" {
 			return "", &provider.Error{
-				Kind: provider.ErrUnsupported, Op: "token", Status: a.status,
+				Kind: provider.ErrUnsupported, Op: "token", Status: a.Status,
 				Text: "the token server takes no refresh tokens: store a user name and a password",
 			}
 		}
@@ -125,12 +125,12 @@ func tokenRequest(ctx context.Context, realm url.URL, form url.Values, who accou
 }
 
 // readToken returns the token of an answer, which has it under one of two names.
-func (s *session) readToken(a answer) (string, error) {
+func (s *session) readToken(a provider.Answer) (string, error) {
 	var body struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.Unmarshal(a.body, &body); err != nil {
+	if err := json.Unmarshal(a.Body, &body); err != nil {
 		return "", s.unavailable("token", a, "it is no JSON")
 	}
 	token := body.Token

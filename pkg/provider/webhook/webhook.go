@@ -120,14 +120,14 @@ func (s *session) slack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text := strings.TrimSpace(string(a.body))
+	text := strings.TrimSpace(string(a.Body))
 	switch {
-	case a.status == http.StatusOK,
-		a.status == http.StatusBadRequest && (text == "no_text" || strings.HasPrefix(text, "missing_text")):
+	case a.Status == http.StatusOK,
+		a.Status == http.StatusBadRequest && (text == "no_text" || strings.HasPrefix(text, "missing_text")):
 		return nil
-	case a.status == http.StatusForbidden, a.status == http.StatusNotFound, a.status == http.StatusGone:
+	case a.Status == http.StatusForbidden, a.Status == http.StatusNotFound, a.Status == http.StatusGone:
 		return s.fail(provider.ErrRefused, a, text)
-	case a.status == http.StatusBadRequest && text == "invalid_token":
+	case a.Status == http.StatusBadRequest && text == "invalid_token":
 		return s.fail(provider.ErrRefused, a, text)
 	}
 	return s.unavailable(a, "it is not what Slack answers to a message without text")
@@ -156,9 +156,9 @@ func (s *session) discord(ctx context.Context) (credential.Identity, error) {
 		GuildID   string `json:"guild_id"`
 		Message   string `json:"message"`
 	}
-	readable := json.Unmarshal(a.body, &body) == nil
+	readable := json.Unmarshal(a.Body, &body) == nil
 	switch {
-	case a.status == http.StatusOK && readable && body.ID != "":
+	case a.Status == http.StatusOK && readable && body.ID != "":
 		facts := map[string]string{"webhookId": body.ID}
 		for name, value := range map[string]string{"channelId": body.ChannelID, "guildId": body.GuildID} {
 			if value != "" {
@@ -166,7 +166,7 @@ func (s *session) discord(ctx context.Context) (credential.Identity, error) {
 			}
 		}
 		return credential.Identity{Name: s.clean(body.Name), Facts: facts}, nil
-	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden, a.status == http.StatusNotFound:
+	case a.Status == http.StatusUnauthorized, a.Status == http.StatusForbidden, a.Status == http.StatusNotFound:
 		return credential.Identity{}, s.fail(provider.ErrRefused, a, body.Message)
 	}
 	return credential.Identity{}, s.unavailable(a, "it is not what Discord answers")
@@ -178,10 +178,10 @@ func (s *session) other(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case a.status == http.StatusGone:
+	case a.Status == http.StatusGone:
 		return s.fail(provider.ErrRefused, a, "the host says that the webhook is gone for good")
-	case a.status == http.StatusTooManyRequests || a.status >= http.StatusInternalServerError:
+	case a.Status == http.StatusTooManyRequests || a.Status >= http.StatusInternalServerError:
 		return s.unavailable(a, "")
 	}
-	return unsupported(a.status, fmt.Sprintf("%s is reached, but only a message would prove the webhook, and none is sent", s.host))
+	return unsupported(a.Status, fmt.Sprintf("%s is reached, but only a message would prove the webhook, and none is sent", s.host))
 }
