@@ -24,6 +24,13 @@ type Login struct {
 // ShortName returns the last part of the name.
 func (l Login) ShortName() string { return l.Name[strings.LastIndexByte(l.Name, '/')+1:] }
 
+// Project returns the name up to the credential's own part, as
+// "projects/default".
+func (l Login) Project() string {
+	project, _, _ := strings.Cut(l.Name, "/credentials/")
+	return project
+}
+
 // Key returns the ids of the login and of all that it refers to.
 func (l Login) Key() string {
 	if l.Source == nil {

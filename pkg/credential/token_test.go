@@ -129,11 +129,14 @@ func basicMessage(password string) *credentialv1.Payload {
 	return &credentialv1.Payload{Kind: &credentialv1.Payload_Basic{Basic: &credentialv1.Basic{Username: "u", Password: password}}}
 }
 
-func TestLoginKey(t *testing.T) {
+func TestLogin(t *testing.T) {
 	source := &credential.Login{Name: "projects/p/credentials/s", ID: "uid-s/2"}
 	login := credential.Login{Name: "projects/p/credentials/role", ID: "uid-r/7", Source: source}
 	if got := login.Key(); got != "uid-r/7 uid-s/2" {
 		t.Errorf("Key() = %q", got)
+	}
+	if got := login.Project(); got != "projects/p" {
+		t.Errorf("Project() = %q", got)
 	}
 	if got := login.ShortName(); got != "role" {
 		t.Errorf("ShortName() = %q", got)

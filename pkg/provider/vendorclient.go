@@ -24,8 +24,8 @@ type VendorPolicy struct {
 	// Attempts is how often a call is made at most while the vendor is
 	// unavailable; 2.
 	Attempts int
-	// Concurrent is the most calls at a time; 16. One login has a quarter of them,
-	// since its endpoint may be one that hangs.
+	// Concurrent is the most calls at a time; 32. One project has half of them and
+	// one login an eighth, since their endpoints may be ones that hang.
 	Concurrent int
 	// Rate is the most calls per second, with bursts of as many; 50.
 	Rate float64
@@ -44,7 +44,7 @@ func (p VendorPolicy) normal() VendorPolicy {
 		p.Attempts = 2
 	}
 	if p.Concurrent <= 0 {
-		p.Concurrent = 16
+		p.Concurrent = 32
 	}
 	if p.Rate <= 0 {
 		p.Rate = 50
@@ -66,6 +66,7 @@ type VendorClient struct {
 	policy   VendorPolicy
 	limiter  *rate.Limiter
 	slots    chan struct{}
+	projects turns
 	logins   turns
 }
 
@@ -75,9 +76,10 @@ func NewVendorClient(v Verifier, m Minter, p VendorPolicy) *VendorClient {
 	p = p.normal()
 	return &VendorClient{
 		verifier: v, minter: m, policy: p,
-		limiter: rate.NewLimiter(rate.Limit(p.Rate), max(1, int(p.Rate))),
-		slots:   make(chan struct{}, p.Concurrent),
-		logins:  turns{each: max(1, p.Concurrent/4), of: make(map[string]*turn)},
+		limiter:  rate.NewLimiter(rate.Limit(p.Rate), max(1, int(p.Rate))),
+		slots:    make(chan struct{}, p.Concurrent),
+		projects: turns{each: max(1, p.Concurrent/2), of: make(map[string]*turn)},
+		logins:   turns{each: max(1, p.Concurrent/8), of: make(map[string]*turn)},
 	}
 }
 
@@ -136,7 +138,7 @@ func (c *VendorClient) call(ctx context.Context, op string, login credential.Log
 	return err
 }
 
-// admit calls f when it is the login's turn and that of the kind.
+// admit calls f when it is the turn of the login, of its project and of the kind.
 func (c *VendorClient) admit(ctx context.Context, op string, login credential.Login, f func() error) error {
 	waiting, cancel := context.WithTimeout(ctx, c.policy.Timeout)
 	defer cancel()
@@ -156,17 +158,23 @@ func (c *VendorClient) enter(ctx context.Context, login credential.Login) (leave
 	if name == "" {
 		name = login.Name
 	}
-	done, err := c.logins.take(ctx, name)
+	leaveLogin, err := c.logins.take(ctx, name)
 	if err != nil {
+		return nil, err
+	}
+	leaveProject, err := c.projects.take(ctx, login.Project())
+	if err != nil {
+		leaveLogin()
 		return nil, err
 	}
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
-		done()
+		leaveProject()
+		leaveLogin()
 		return nil, ctx.Err()
 	}
-	leave = func() { <-c.slots; done() }
+	leave = func() { <-c.slots; leaveProject(); leaveLogin() }
 	if err := c.limiter.Wait(ctx); err != nil {
 		leave()
 		return nil, err

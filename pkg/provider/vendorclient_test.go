@@ -184,8 +184,8 @@ func TestVendorClientWithoutVendor(t *testing.T) {
 	}
 }
 
-// One credential whose endpoint hangs has a quarter of the places, and who waits
-// for one in vain is told so.
+// One credential whose endpoint hangs has an eighth of the places, all those of a
+// project have half, and who waits for one in vain is told so.
 func TestVendorClientPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most, hanging atomic.Int64
@@ -193,7 +193,7 @@ func TestVendorClientPlaces(t *testing.T) {
 		v := &hanger{func(ctx context.Context, l credential.Login) error {
 			most.Store(max(most.Load(), now.Add(1)))
 			defer now.Add(-1)
-			if l.ID == "hangs" {
+			if l.Project() == "projects/hangs" {
 				hanging.Add(1)
 				select {
 				case <-hang:
@@ -204,18 +204,29 @@ func TestVendorClientPlaces(t *testing.T) {
 			time.Sleep(time.Second)
 			return nil
 		}}
-		c := provider.NewVendorClient(v, nil, provider.VendorPolicy{Kind: "awsAccessKey", Concurrent: 8, Timeout: time.Minute, Rate: 1e6})
+		c := provider.NewVendorClient(v, nil, provider.VendorPolicy{Kind: "awsAccessKey", Concurrent: 16, Timeout: time.Minute, Rate: 1e6})
 		var wg sync.WaitGroup
-		for range 20 {
-			wg.Go(func() { _, _ = c.Verify(t.Context(), vendorLogin("hangs")) })
+		callHanging := func(id string) {
+			for range 20 {
+				wg.Go(func() {
+					_, _ = c.Verify(t.Context(), credential.Login{Name: "projects/hangs/credentials/" + id, ID: id})
+				})
+			}
+			synctest.Wait()
 		}
-		synctest.Wait()
+		callHanging("a")
 		if n := hanging.Load(); n != 2 {
-			t.Errorf("%d of 8 places are one credential's", n)
+			t.Errorf("%d of 16 places are one credential's", n)
+		}
+		for _, id := range []string{"b", "c", "d", "e", "f"} {
+			callHanging(id)
+		}
+		if n := hanging.Load(); n != 8 {
+			t.Errorf("%d of 16 places are one project's", n)
 		}
 		start := time.Now()
 		var others sync.WaitGroup
-		for i := range 30 {
+		for i := range 40 {
 			others.Go(func() {
 				if _, err := c.Verify(t.Context(), vendorLogin(fmt.Sprint("c", i))); err != nil {
 					t.Errorf("another credential: %v", err)
@@ -224,15 +235,15 @@ func TestVendorClientPlaces(t *testing.T) {
 		}
 		others.Wait()
 		if took := time.Since(start); took != 5*time.Second {
-			t.Errorf("30 calls of a second in 6 places took %s", took)
+			t.Errorf("40 calls of a second in 8 places took %s", took)
 		}
-		if most.Load() != 8 {
+		if most.Load() != 16 {
 			t.Errorf("%d calls at a time", most.Load())
 		}
 		close(hang)
 		wg.Wait()
-		if n := hanging.Load(); n != 20 {
-			t.Errorf("%d of 20 got a place in the end", n)
+		if n := hanging.Load(); n != 120 {
+			t.Errorf("%d of 120 got a place in the end", n)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {

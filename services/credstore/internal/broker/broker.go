@@ -35,8 +35,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics is where metrics are registered; nowhere when nil.
 	Metrics prometheus.Registerer
-	// MaxConcurrent bounds the calls to all stores at a time; 32. One store gets
-	// an eighth of it, so that one which hangs does not hold up the others.
+	// MaxConcurrent bounds the calls to all stores at a time; 32. One store has
+	// an eighth of them and one project half, so that one which hangs does not hold
+	// up the others.
 	MaxConcurrent int
 	// Random returns numbers in [0, 1), to several callers at a time; math/rand's
 	// when nil.

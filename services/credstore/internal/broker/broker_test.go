@@ -657,6 +657,52 @@ func TestRefreshDuringRead(t *testing.T) {
 	})
 }
 
+// A store that hangs holds up no other, and a project full of them no other
+// project.
+func TestStoresThatHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var hanging atomic.Int32
+		r.external.OnFetch = func(ctx context.Context, _ string, ref provider.Ref) error {
+			if strings.HasPrefix(ref.Path, "path/") {
+				hanging.Add(1)
+				<-ctx.Done()
+				hanging.Add(-1)
+			}
+			return ctx.Err()
+		}
+		hang := func(store string) (all []core.Wanted) {
+			r.set(func(d *domain) { d.logins[storeName(store)] = firstLogin })
+			for i := range 9 {
+				all = append(all, wantedSecret(store, path(i), time.Hour, 1))
+			}
+			return all
+		}
+		r.external.Put("x", content("1"))
+		near := wantedSecret("b", "x", time.Hour, 1)
+		r.want(append(hang("a"), near)...)
+		r.run()
+		if n := hanging.Load(); n != 4 {
+			t.Errorf("%d reads of a store that hangs are under way", n)
+		}
+		r.wantValue(near, core.ValueOK, "1", "")
+
+		far := wantedSecret("far", "x", time.Hour, 1)
+		far.Locator.Project, far.Store.Name.Project = "another", "another"
+		r.set(func(d *domain) { d.logins[far.Store.Name] = firstLogin })
+		all := []core.Wanted{far}
+		for i := range 8 {
+			all = append(all, hang(fmt.Sprint("s", i))...)
+		}
+		r.want(all...)
+		synctest.Wait()
+		if n := hanging.Load(); n != 16 {
+			t.Errorf("%d reads of the stores of a project are under way", n)
+		}
+		r.wantValue(far, core.ValueOK, "1", "")
+	})
+}
+
 // A refresh that meets a change of the login waits for the answer to the new one.
 func TestRefreshDuringChangeOfLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,16 +30,15 @@ const (
 // loop is the schedule with what it is about. One goroutine owns all of it; the
 // goroutines of calls get what they need when they start, and report to results.
 type loop struct {
-	b       *Broker
-	store   Store
-	perCall int // calls to one store at a time
+	b     *Broker
+	store Store
 
 	secrets  map[core.Locator]*secret
 	logins   map[string]*login // by the store's uid; the current one of each
 	schedule schedule.Queue
 	retired  map[*login]bool // those whose last calls have not ended
 	results  chan func()
-	running  int // calls to stores
+	places   *schedule.Places // of calls to stores
 	wg       sync.WaitGroup
 }
 
@@ -96,7 +95,7 @@ type refresh struct {
 
 func newLoop(b *Broker, store Store) *loop {
 	return &loop{
-		b: b, store: store, perCall: max(1, b.cfg.MaxConcurrent/8),
+		b: b, store: store, places: schedule.NewPlaces(b.cfg.MaxConcurrent),
 		secrets: map[core.Locator]*secret{}, logins: map[string]*login{}, retired: map[*login]bool{}, results: make(chan func()),
 	}
 }
@@ -333,7 +332,7 @@ func (l *loop) enqueue(s *secret) {
 }
 
 func (l *loop) startQueued(g *login) {
-	for len(g.queue) > 0 && g.busy < l.perCall && l.running < l.b.cfg.MaxConcurrent {
+	for len(g.queue) > 0 && l.places.Free(g.store.Name.Project, g.store.UID) {
 		s := g.queue[0]
 		g.queue[0] = nil
 		g.queue = g.queue[1:]
@@ -349,12 +348,12 @@ func (l *loop) startQueued(g *login) {
 // call runs f for a login in a goroutine, and done after it in the loop.
 func (l *loop) call(g *login, f func(ctx context.Context), done func()) {
 	g.busy++
-	l.running++
+	l.places.Take(g.store.Name.Project, g.store.UID)
 	l.wg.Go(func() {
 		f(g.ctx)
 		l.results <- func() {
 			g.busy--
-			l.running--
+			l.places.Leave(g.store.Name.Project, g.store.UID)
 			done()
 			if g.old && g.busy == 0 {
 				delete(l.retired, g)

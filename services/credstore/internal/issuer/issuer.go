@@ -37,9 +37,9 @@ type Config struct {
 	// MaxTokens bounds the tokens that are kept for calls; 10,000. Those that were
 	// not asked for the longest go first.
 	MaxTokens int
-	// MaxConcurrent bounds the tokens that are minted for injections at a time; 16.
-	// One credential has a quarter of them, so that one whose vendor hangs does not
-	// hold up the others.
+	// MaxConcurrent bounds the tokens that are minted for injections at a time; 32.
+	// One credential has an eighth of them and one project half, so that one whose
+	// vendor hangs does not hold up the others.
 	MaxConcurrent int
 	// Random returns numbers in [0, 1), to several callers at a time; math/rand's
 	// when nil.
@@ -67,7 +67,7 @@ func New(cfg Config) (*Issuer, error) {
 		cfg.MaxTokens = 10_000
 	}
 	if cfg.MaxConcurrent <= 0 {
-		cfg.MaxConcurrent = 16
+		cfg.MaxConcurrent = 32
 	}
 	if cfg.Random == nil {
 		cfg.Random = rand.Float64

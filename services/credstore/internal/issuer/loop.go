@@ -38,7 +38,7 @@ type Store interface {
 // called meanwhile, before and after.
 func (i *Issuer) Run(ctx context.Context, store Store) error {
 	l := &loop{
-		i: i, store: store, items: make(map[core.TokenLocator]*item), busy: make(map[string]int), results: make(chan func()),
+		i: i, store: store, items: make(map[core.TokenLocator]*item), places: schedule.NewPlaces(i.maxConcurrent), results: make(chan func()),
 	}
 	l.run(ctx)
 	return nil
@@ -51,11 +51,10 @@ type loop struct {
 	store    Store
 	items    map[core.TokenLocator]*item
 	schedule schedule.Queue
-	ready    []*item        // due, and waiting for a place
-	busy     map[string]int // items that are being minted, by their credential
-	running  int
-	ended    []*item // whose token has ended
-	ending   int     // of those, being committed
+	ready    []*item          // due, and waiting for a place
+	places   *schedule.Places // of those that are being minted
+	ended    []*item          // whose token has ended
+	ending   int              // of those, being committed
 	failing  int
 	results  chan func()
 	wg       sync.WaitGroup
@@ -209,12 +208,11 @@ func (l *loop) start(ctx context.Context) {
 	for due := l.schedule.Pop(now); due != nil; due = l.schedule.Pop(now) {
 		due.Run()
 	}
-	each := max(1, l.i.maxConcurrent/4)
 	waiting := l.ready[:0]
 	for _, it := range l.ready {
-		switch uid := it.want.Locator.CredentialUID; {
+		switch at := it.want.Locator; {
 		case it.gone:
-		case l.running >= l.i.maxConcurrent || l.busy[uid] >= each:
+		case !l.places.Free(at.Project, at.CredentialUID):
 			waiting = append(waiting, it)
 		default:
 			it.queued = false
@@ -246,9 +244,8 @@ type attempt struct {
 // attempt mints a token in a goroutine, and commits what comes of it.
 func (l *loop) attempt(ctx context.Context, it *item) {
 	ctx, it.cancel = context.WithCancel(ctx)
-	uid := it.want.Locator.CredentialUID
-	l.running++
-	l.busy[uid]++
+	at := it.want.Locator
+	l.places.Take(at.Project, at.CredentialUID)
 	a := &attempt{want: it.want, login: it.want.Login, start: time.Now()}
 	l.wg.Go(func() {
 		l.mint(ctx, a)
@@ -256,10 +253,7 @@ func (l *loop) attempt(ctx context.Context, it *item) {
 		l.results <- func() {
 			it.cancel()
 			it.cancel = nil
-			l.running--
-			if l.busy[uid]--; l.busy[uid] == 0 {
-				delete(l.busy, uid)
-			}
+			l.places.Leave(at.Project, at.CredentialUID)
 			if !it.gone {
 				l.settle(it, a, cancelled)
 			}

@@ -599,7 +599,8 @@ func (d *domain) seen() []core.MintedUpdate {
 	return slices.Clone(d.puts)
 }
 
-// runOn starts an Issuer on a domain that wants tokens, by the credential's uid.
+// runOn starts an Issuer on a domain that wants tokens, so many by the credential's
+// uid, or by its project and uid as in "p:uid".
 func runOn(t *testing.T, r *rig, tokens map[string]int, change ...func(*core.WantedToken)) *domain {
 	t.Helper()
 	d := &domain{changed: make(chan struct{}), request: request(t, 0), login: func(w core.WantedToken) (credential.Login, error) {
@@ -609,11 +610,15 @@ func runOn(t *testing.T, r *rig, tokens map[string]int, change ...func(*core.Wan
 		}
 		return l, nil
 	}}
-	for _, uid := range slices.Sorted(maps.Keys(tokens)) {
-		for i := range tokens[uid] {
+	for _, name := range slices.Sorted(maps.Keys(tokens)) {
+		project, uid, ok := strings.Cut(name, ":")
+		if !ok {
+			project, uid = "p", name
+		}
+		for i := range tokens[name] {
 			d.list = append(d.list, core.WantedToken{
-				Locator: core.TokenLocator{Project: "p", CredentialUID: uid, Request: fmt.Sprint(i)}, Login: uid + "/1",
-				Credential: resourcename.Credential{Project: "p", ID: uid}, Request: &credentialv1.TokenRequest{},
+				Locator: core.TokenLocator{Project: project, CredentialUID: uid, Request: fmt.Sprint(i)}, Login: uid + "/1",
+				Credential: resourcename.Credential{Project: project, ID: uid}, Request: &credentialv1.TokenRequest{},
 			})
 		}
 	}
@@ -739,17 +744,18 @@ func TestRunEndsWithoutTraces(t *testing.T) {
 	})
 }
 
-// One credential whose vendor hangs holds up no other, and the calls are bounded.
+// One credential whose vendor hangs holds up no other, a project full of them holds
+// up no other project, and the calls are bounded.
 func TestRunIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		now, most, hanging := 0, 0, 0
-		r := newRig(t, func(c *Config) { c.MaxConcurrent, c.Policy.Rate, c.Policy.Concurrent = 8, 1e6, 64 })
+		r := newRig(t, func(c *Config) { c.MaxConcurrent, c.Policy.Rate, c.Policy.Concurrent = 16, 1e6, 64 })
 		r.vendor.answer = func(ctx context.Context, l credential.Login) (credential.Token, error) {
 			mu.Lock()
 			now++
 			most = max(most, now)
-			hang := strings.HasPrefix(l.ID, "hangs/")
+			hang := strings.HasPrefix(l.ID, "hangs")
 			if hang {
 				hanging++
 			}
@@ -762,13 +768,13 @@ func TestRunIsBounded(t *testing.T) {
 			time.Sleep(time.Second)
 			return sessionToken(1, time.Hour)
 		}
-		d := runOn(t, r, map[string]int{"a": 6, "b": 6, "c": 6, "d": 6, "e": 6, "hangs": 30})
+		d := runOn(t, r, map[string]int{"a": 6, "b": 6, "c": 6, "d": 6, "e": 6, "hangs": 30, "q:hangs1": 9, "q:hangs2": 9, "q:hangs3": 9, "q:hangs4": 9, "q:hangs5": 9})
 		pass(14 * time.Second)
 		if n := len(d.seen()); n != 30 {
 			t.Errorf("%d of 30 tokens are there, which take a second each", n)
 		}
-		if most != 8 || hanging != 2 {
-			t.Errorf("%d calls at a time, %d of them of the credential that hangs", most, hanging)
+		if most != 16 || hanging != 2+8 {
+			t.Errorf("%d calls at a time, %d of them of those that hang", most, hanging)
 		}
 	})
 }
