@@ -61,7 +61,7 @@ type Source struct {
 
 	mu      sync.Mutex
 	closed  bool
-	version uint32 // the active one, as the watch last told; 0 while unknown
+	active  version // as the watch last told
 	entries map[string]*entry
 }
 
@@ -72,7 +72,7 @@ type entry struct {
 
 	token *credentialv1.Token
 	// seen is the active version when the token was asked for.
-	seen      uint32
+	seen      version
 	expire    time.Time
 	leeway    time.Duration
 	refreshAt time.Time
@@ -176,7 +176,7 @@ func (s *Source) look(key string, request *credentialv1.TokenRequest, asked bool
 	e.used = now
 	good := e.token != nil && (e.expire.IsZero() || now.Before(e.expire.Add(-e.leeway)))
 	failed := e.err != nil && (asked || now.Before(e.retryAt))
-	if e.flight == nil && !failed && (!good || !now.Before(e.refreshAt) || e.old(s.version)) {
+	if e.flight == nil && !failed && (!good || !now.Before(e.refreshAt) || e.old(s.active)) {
 		s.start(e)
 	}
 	switch {
@@ -211,12 +211,12 @@ func (s *Source) entry(key string, request *credentialv1.TokenRequest) *entry {
 }
 
 // old says whether another version became active since the token was asked for.
-func (e *entry) old(active uint32) bool { return e.token != nil && active != 0 && e.seen != active }
+func (e *entry) old(active version) bool { return e.token != nil && e.seen.isOther(active) }
 
 // start begins a call for an entry; the caller holds the lock.
 func (s *Source) start(e *entry) {
 	e.flight = make(chan struct{})
-	seen := s.version
+	seen := s.active
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, mintTimeout)
 		defer cancel()
@@ -230,10 +230,11 @@ func (s *Source) start(e *entry) {
 			return
 		}
 		e.take(answer)
-		if e.seen = seen; seen == 0 {
-			e.seen = versionNumber(answer.GetVersion())
+		if e.seen = seen; seen == (version{}) {
+			e.seen = versionNamed(answer.GetVersion())
+			e.seen.identify(s.active)
 		}
-		if e.old(s.version) && !s.closed {
+		if e.old(s.active) && !s.closed {
 			s.start(e) // the credential changed while the call was under way
 		}
 	})
@@ -269,15 +270,6 @@ func jitter(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Float64()*float64(d)/5) //nolint:gosec // spreads calls, guards nothing
 }
 
-// versionNumber reads the last part of a version's name; 0 when it is none.
-func versionNumber(name string) uint32 {
-	var n uint32
-	if _, err := fmt.Sscanf(name[strings.LastIndexByte(name, '/')+1:], "%d", &n); err != nil {
-		return 0
-	}
-	return n
-}
-
 // follow renews the tokens that are in use as soon as their credential changes.
 func (s *Source) follow() {
 	for {
@@ -291,13 +283,15 @@ func (s *Source) follow() {
 			continue // it is gone, or not known yet: tokens live until their end
 		}
 		s.mu.Lock()
-		changed := s.version != c.Metadata.GetActiveVersion()
-		s.version = c.Metadata.GetActiveVersion()
+		now := version{uid: c.Metadata.GetUid(), number: c.Metadata.GetActiveVersion()}
+		changed := s.active != now
+		s.active = now
 		for _, e := range s.entries {
+			e.seen.identify(now)
 			if changed {
 				e.pause, e.retryAt = 0, time.Time{} // what was refused may work now
 			}
-			if e.flight == nil && e.old(s.version) && !s.closed && time.Since(e.used) < forgetAfter {
+			if e.flight == nil && e.old(s.active) && !s.closed && time.Since(e.used) < forgetAfter {
 				s.start(e)
 			}
 		}

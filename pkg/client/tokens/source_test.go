@@ -112,6 +112,28 @@ func TestChangeOfTheCredential(t *testing.T) {
 	})
 }
 
+// A credential that was deleted and made anew has the same name and the same
+// version, and is another one; also for tokens that were made before the watch
+// told which one it was.
+func TestAnotherCredentialOfTheSameName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := tokenstest.Start(t)
+		for i := range 3 {
+			if got, want := text(t, r), fmt.Sprint("v1-", i+1); got != want {
+				t.Errorf("token %q, want %q", got, want)
+			}
+			r.Recreate()
+			synctest.Wait()
+		}
+		// That it is the same one after all makes no call.
+		r.Tell(1)
+		synctest.Wait()
+		if n := r.Calls(); n != 4 {
+			t.Errorf("%d calls", n)
+		}
+	})
+}
+
 // A change that comes while a token is being made is not missed, and an answer
 // that lags behind the watch makes no loop.
 func TestChangeDuringACall(t *testing.T) {

@@ -41,6 +41,8 @@ type Rig struct {
 	ended  chan struct{}
 	// revision is that of the store; it only grows.
 	revision atomic.Uint64
+	// uid is the credential's.
+	uid string
 
 	mu      sync.Mutex // guards what follows
 	version int
@@ -55,7 +57,7 @@ type Rig struct {
 func Start(t testing.TB) *Rig {
 	t.Helper()
 	server, options, _ := clienttest.StartMemory(t)
-	r := &Rig{t: t, server: server, version: 1, ended: make(chan struct{}), fill: Bearer}
+	r := &Rig{t: t, server: server, uid: "uid", version: 1, ended: make(chan struct{}), fill: Bearer}
 	server.Mint = r.mint
 	var err error
 	if r.Client, err = client.Dial(options); err != nil {
@@ -77,7 +79,7 @@ func Start(t testing.TB) *Rig {
 		got.GetView() != credstorev1.WatchRequest_METADATA || got.GetConsumer() != "test" {
 		t.Errorf("the watch is %v", got)
 	}
-	for _, m := range r.State(&credstorev1.Change{Type: credstorev1.Change_PUT, Credential: &credstorev1.Credential{Name: Name, ActiveVersion: 1}}) {
+	for _, m := range r.State(r.put(1)) {
 		r.send(m)
 	}
 	go r.beat()
@@ -133,7 +135,21 @@ func (r *Rig) beat() {
 // Tell makes the watch say which version is active.
 func (r *Rig) Tell(version uint32) {
 	r.t.Helper()
-	r.send(r.commit(&credstorev1.Change{Type: credstorev1.Change_PUT, Credential: &credstorev1.Credential{Name: Name, ActiveVersion: version}}))
+	r.send(r.commit(r.put(version)))
+}
+
+func (r *Rig) put(version uint32) *credstorev1.Change {
+	return &credstorev1.Change{Type: credstorev1.Change_PUT, Credential: &credstorev1.Credential{Name: Name, Uid: r.uid, ActiveVersion: version}}
+}
+
+// Recreate makes the watch say that the credential was deleted and made anew,
+// with one version.
+func (r *Rig) Recreate() {
+	r.t.Helper()
+	r.uid += "'"
+	gone := &credstorev1.Change{Type: credstorev1.Change_DELETE, Credential: &credstorev1.Credential{Name: Name}}
+	r.send(r.commit(gone))
+	r.send(r.commit(r.put(1)))
 }
 
 // Change makes another version the one that is minted from; no watch tells.
