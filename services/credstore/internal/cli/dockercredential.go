@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
@@ -29,6 +31,10 @@ var errNoDockerCredential = errors.New("credentials not found in native keychain
 
 // dockerHub is what docker calls its own registry.
 const dockerHub = "https://index.docker.io/v1/"
+
+// dockerCredentials is the variable that says which credential is for which
+// registry.
+const dockerCredentials = "CREDSTORE_DOCKER_CREDENTIALS"
 
 const kindDockerRegistry = "dockerRegistry"
 
@@ -127,7 +133,7 @@ func registryHost(asked string) string {
 
 // dockerCredential finds the credential for a registry.
 func (c *connection) dockerCredential(ctx context.Context, cl credstorev1.CredentialServiceClient, host string) (string, error) {
-	rules, err := dockerRules(c.streams.Getenv("CREDSTORE_DOCKER_CREDENTIALS"))
+	rules, err := dockerRules(c.streams.Getenv(dockerCredentials))
 	if err != nil {
 		return "", err
 	}
@@ -144,7 +150,7 @@ func (c *connection) dockerCredential(ctx context.Context, cl credstorev1.Creden
 		switch {
 		case x.GetFacts()["server"] != host:
 		case found != "":
-			return fmt.Errorf("%s and %s are both for %s: choose one in CREDSTORE_DOCKER_CREDENTIALS", short(found), short(x.GetName()), host)
+			return fmt.Errorf("%s and %s are both for %s: choose one in %s", short(found), short(x.GetName()), host, dockerCredentials)
 		default:
 			found = x.GetName()
 		}
@@ -168,7 +174,7 @@ func dockerRules(text string) ([]dockerRule, error) {
 		}
 		pattern, name, ok := strings.Cut(part, "=")
 		if _, err := path.Match(pattern, ""); !ok || pattern == "" || name == "" || err != nil {
-			return nil, errors.New("CREDSTORE_DOCKER_CREDENTIALS is not of the form HOST=CREDENTIAL,…, where HOST may hold *")
+			return nil, errors.New(dockerCredentials + " is not of the form HOST=CREDENTIAL,…, where HOST may hold *")
 		}
 		out = append(out, dockerRule{pattern, name})
 	}
@@ -190,17 +196,48 @@ func (c *connection) eachRegistry(ctx context.Context, cl credstorev1.Credential
 	})
 }
 
+// dockerList answers with what dockerGet would log in to, as far as that can be
+// named: a rule with * is for the registry of its credential only.
 func dockerList(c *connection, cmd *cobra.Command) (any, error) {
+	rules, err := dockerRules(c.streams.Getenv(dockerCredentials))
+	if err != nil {
+		return nil, err
+	}
 	out := make(map[string]string)
+	add := func(host, username string) {
+		if host == "docker.io" {
+			host = dockerHub
+		}
+		if _, ok := out[host]; !ok && host != "" { // the first rule for a host counts
+			out[host] = username
+		}
+	}
 	return out, c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
-		return c.eachRegistry(ctx, credstorev1.NewCredentialServiceClient(conn), func(x *credstorev1.Credential) error {
-			server := x.GetFacts()["server"]
-			if server == "docker.io" {
-				server = dockerHub
+		cl := credstorev1.NewCredentialServiceClient(conn)
+		if len(rules) == 0 {
+			return c.eachRegistry(ctx, cl, func(x *credstorev1.Credential) error {
+				add(x.GetFacts()["server"], x.GetFacts()["username"])
+				return nil
+			})
+		}
+		for _, r := range rules {
+			x, err := cl.GetCredential(ctx, &credstorev1.GetCredentialRequest{Name: c.name("credentials", r.credential)})
+			switch code := status.Code(err); {
+			case code == codes.NotFound, code == codes.PermissionDenied:
+				continue // as dockerGet would fail
+			case err != nil:
+				return err
 			}
-			out[server] = x.GetFacts()["username"]
-			return nil
-		})
+			host := r.pattern
+			if strings.ContainsAny(host, `*?[\`) {
+				host = x.GetFacts()["server"]
+				if ok, _ := path.Match(r.pattern, host); !ok { // dockerRules has checked the pattern
+					continue
+				}
+			}
+			add(host, x.GetFacts()["username"])
+		}
+		return nil
 	})
 }
 
