@@ -93,24 +93,17 @@ func metadataClient(endpoint string) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return bounded(provider.MetadataClient(address)), nil
+	return provider.MetadataClient(address), nil
 }
 
-// ask sends a request without a body to a metadata service, and returns the
-// answer's body and status.
-func ask(ctx context.Context, client *http.Client, method, uri string, header http.Header) ([]byte, int, error) {
+// ask sends a request without a body to a metadata service.
+func ask(ctx context.Context, client *http.Client, method, uri string, header http.Header) (provider.Answer, error) {
 	request, err := http.NewRequestWithContext(ctx, method, uri, nil)
 	if err != nil {
-		return nil, 0, err
+		return provider.Answer{}, err
 	}
 	request.Header = header
-	answer, err := client.Do(request)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer func() { _ = answer.Body.Close() }() // it was read
-	body, err := io.ReadAll(answer.Body)
-	return body, answer.StatusCode, err
+	return provider.Do(client, request)
 }
 
 // instance asks the metadata service, version 2: version 1 answers whatever
@@ -126,25 +119,25 @@ func (p *Provider) instance(ctx context.Context, region string) (session, error)
 		return session{}, unsupported(op, err.Error())
 	}
 	defer client.CloseIdleConnections()
-	token, status, err := ask(ctx, client, http.MethodPut, p.cfg.IMDSEndpoint+"/latest/api/token",
+	token, err := ask(ctx, client, http.MethodPut, p.cfg.IMDSEndpoint+"/latest/api/token",
 		http.Header{"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": {"60"}})
-	if err != nil || status != http.StatusOK {
-		return session{}, metadataFailed(ctx, op, status, err)
+	if err != nil || token.Status != http.StatusOK {
+		return session{}, metadataFailed(ctx, op, token.Status, err)
 	}
-	header := http.Header{"X-Aws-Ec2-Metadata-Token": {strings.TrimSpace(string(token))}}
-	roles, status, err := ask(ctx, client, http.MethodGet, p.cfg.IMDSEndpoint+path, header)
-	if err != nil || status != http.StatusOK {
-		return session{}, metadataFailed(ctx, op, status, err)
+	header := http.Header{"X-Aws-Ec2-Metadata-Token": {strings.TrimSpace(string(token.Body))}}
+	roles, err := ask(ctx, client, http.MethodGet, p.cfg.IMDSEndpoint+path, header)
+	if err != nil || roles.Status != http.StatusOK {
+		return session{}, metadataFailed(ctx, op, roles.Status, err)
 	}
-	name, _, _ := strings.Cut(strings.TrimSpace(string(roles)), "\n")
+	name, _, _ := strings.Cut(strings.TrimSpace(string(roles.Body)), "\n")
 	if name = strings.TrimSpace(name); name == "" || notInNames.MatchString(name) {
 		return session{}, noRole(op, 0)
 	}
-	body, status, err := ask(ctx, client, http.MethodGet, p.cfg.IMDSEndpoint+path+name, header)
-	if err != nil || status != http.StatusOK {
-		return session{}, metadataFailed(ctx, op, status, err)
+	keys, err := ask(ctx, client, http.MethodGet, p.cfg.IMDSEndpoint+path+name, header)
+	if err != nil || keys.Status != http.StatusOK {
+		return session{}, metadataFailed(ctx, op, keys.Status, err)
 	}
-	return readKeys(op, body, region)
+	return readKeys(op, keys.Body, region)
 }
 
 func noRole(op string, status int) *provider.Error {
@@ -204,27 +197,27 @@ func (p *Provider) container(ctx context.Context, uri, region string) (session, 
 	defer client.CloseIdleConnections()
 	token, err := p.authorization()
 	if err != nil {
-		return session{}, unsupported(op, err.Error())
+		return session{}, unusable(op, err.Error())
 	}
 	header := http.Header{"Accept": {"application/json"}}
 	if token != "" {
 		header.Set("Authorization", token)
 	}
-	body, status, err := ask(ctx, client, http.MethodGet, uri, header)
+	a, err := ask(ctx, client, http.MethodGet, uri, header)
 	switch {
 	case ctx.Err() != nil:
 		return session{}, ctx.Err()
 	case err != nil:
 		return session{}, provider.NetworkError(op, err)
-	case status == http.StatusOK:
-		return readKeys(op, body, region)
+	case a.Status == http.StatusOK:
+		return readKeys(op, a.Body, region)
 	}
-	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: status, Text: "the agent refuses the request"}
-	if status >= http.StatusInternalServerError || status == http.StatusTooManyRequests {
+	e := &provider.Error{Kind: provider.ErrRefused, Op: op, Status: a.Status, Text: "the agent refuses the request", RetryAfter: a.RetryAfter()}
+	if a.Status >= http.StatusInternalServerError || a.Status == http.StatusTooManyRequests {
 		e.Kind, e.Text = provider.ErrUnavailable, "the agent is not in order"
 	}
 	var why struct{ Code, Message string }
-	if json.Unmarshal(body, &why) == nil && why.Code != "" {
+	if json.Unmarshal(a.Body, &why) == nil && why.Code != "" {
 		e.Text = provider.Clean(e.Text+" ("+why.Code+"): "+why.Message, token)
 	}
 	return session{}, e
@@ -240,7 +233,8 @@ func (p *Provider) authorization() (string, error) {
 	return readToken(envAuthFile, name)
 }
 
-// readToken reads a file that the environment names.
+// readToken reads a file that the environment names. That it has none yet may be
+// put right by whoever writes it, so it counts as an answer that did not come.
 func readToken(variable, name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -282,7 +276,7 @@ func (p *Provider) webIdentity(ctx context.Context, login credential.Login, role
 	}
 	token, err := readToken(envWebIdentity, name)
 	if err != nil {
-		return session{}, unsupported(op, err.Error())
+		return session{}, unusable(op, err.Error())
 	}
 	anonymous := session{region: role.GetRegion()}
 	answer, err := p.sts(anonymous).AssumeRoleWithWebIdentity(ctx, &sts.AssumeRoleWithWebIdentityInput{

@@ -168,11 +168,11 @@ func TestContainer(t *testing.T) {
 		},
 		{
 			name: "an empty file", source: credentialv1.AwsRole_POD_IDENTITY, env: map[string]string{envFullURI: w.Container + "/", envAuthFile: file}, file: " \n",
-			kind: provider.ErrUnsupported, text: "the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names holds no token of one line and at most 65536 bytes",
+			kind: provider.ErrUnavailable, text: "the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names holds no token of one line and at most 65536 bytes",
 		},
 		{
 			name: "no file", source: credentialv1.AwsRole_POD_IDENTITY, env: map[string]string{envFullURI: w.Container + "/", envAuthFile: file + "x"},
-			kind: provider.ErrUnsupported, text: "the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names cannot be read: no such file or directory",
+			kind: provider.ErrUnavailable, text: "the file that AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE names cannot be read: no such file or directory",
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -4,17 +4,15 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"github.com/credstore/credstore/pkg/provider"
 )
 
-// maxAnswer is the most bytes of an answer that are read. The largest, a token of
-// ECR, has a few thousand.
-const maxAnswer = 1 << 20
-
-// errTooLong says that an answer is longer than maxAnswer.
+// errTooLong says that an answer is longer than provider.MaxAnswer.
 var errTooLong = errors.New("the answer is too long")
 
 // bounded returns a client like this one whose answers end with an error after
-// maxAnswer bytes.
+// provider.MaxAnswer bytes: the SDK reads them to their end.
 func bounded(client *http.Client) *http.Client {
 	out := *client
 	out.Transport = limit{client.Transport}
@@ -27,7 +25,7 @@ type limit struct{ next http.RoundTripper }
 func (l limit) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer, err := l.next.RoundTrip(r)
 	if err == nil {
-		answer.Body = &limitedBody{answer.Body, maxAnswer}
+		answer.Body = &limitedBody{answer.Body, provider.MaxAnswer}
 	}
 	return answer, err
 }

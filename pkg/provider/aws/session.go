@@ -182,7 +182,8 @@ func unsupported(op, text string) *provider.Error {
 	return &provider.Error{Kind: provider.ErrUnsupported, Op: op, Text: provider.Clean(text)}
 }
 
-// unusable is the error for an answer that makes no sense.
+// unusable is the error for an answer, or a token of the machine, that makes no
+// sense.
 func unusable(op, text string) *provider.Error {
 	return &provider.Error{Kind: provider.ErrUnavailable, Op: op, Text: provider.Clean(text)}
 }
