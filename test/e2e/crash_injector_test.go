@@ -143,17 +143,14 @@ func TestCrashInjector(t *testing.T) {
 		}
 	}
 
-	// After the last start the files are what the store has, and nothing else
-	// is there.
+	// When it is ready after the last start, the files are what the store has, and
+	// nothing else is there.
 	i.process.kill()
 	i.start()
-	eventually(t, "the last set", func() error {
-		got, err := (&setReader{root: i.root}).readSet()
-		if err == nil && got != gen {
-			err = fmt.Errorf("generation %d is there, %d was written last", got, gen)
-		}
-		return err
-	})
+	i.ready()
+	if got, err := (&setReader{root: i.root}).readSet(); err != nil || got != gen {
+		t.Errorf("generation %d is there, %d was written last: %v", got, gen, err)
+	}
 	for id, want := range matchingPayloads(gen) {
 		answer, err := c.Credentials.AccessCredential(ctx, &credstorev1.AccessCredentialRequest{Name: credentialName(id)})
 		if err != nil || secretOf(answer.GetPayload()) != secretOf(want) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -191,6 +192,24 @@ func (i *injector) args(command string) []string {
 func (i *injector) start() {
 	i.t.Helper()
 	i.process = start(i.t, i.log, i.env(), i.s.bin.injector, append(i.args("run"), "--http-listen", i.web)...)
+}
+
+// ready returns when the injector says that it has applied its first whole set.
+func (i *injector) ready() {
+	i.t.Helper()
+	client := &http.Client{Timeout: time.Second}
+	defer client.CloseIdleConnections()
+	eventually(i.t, "a ready injector", func() error {
+		resp, err := client.Get("http://" + i.web + "/readyz")
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("/readyz answers with %s", resp.Status)
+		}
+		return nil
+	})
 }
 
 func basic(username, password string) *credentialv1.Payload {
