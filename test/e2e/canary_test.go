@@ -746,7 +746,7 @@ func (p *paths) inject() []*injector {
 	vault.secrets["app/db"] = canary("vault-value")
 	vault.broken["app/truncated"] = `{"data": {"data": {"password": ` + string(mustJSON(t, canary("vault-truncated")))
 	vault.broken["app/strange"] = `{"data": {"data": ` + string(mustJSON(t, canary("vault-strange"))) + `}, "errors": [` + string(mustJSON(t, canary("vault-strange"))) + `]}`
-	away := freeAddress(t, p.s.host)
+	away := freeAddresses(t, loopback(), 1)[0]
 	m, err := p.c.Credentials.CreateCredential(ctx, p.create("v-good", vaultToken(login)))
 	p.ok("create the vault's login", m, err)
 	for id, store := range map[string]struct{ credential, address string }{

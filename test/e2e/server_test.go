@@ -44,7 +44,8 @@ func newServer(t *testing.T, base string) *server {
 		data: filepath.Join(base, "data"), log: filepath.Join(base, "server.log"), temp: mkdir(t, base, "tmp-server"),
 	}
 	s.host = loopback()
-	s.grpc, s.rest, s.metrics = freeAddress(t, s.host), freeAddress(t, s.host), freeAddress(t, s.host)
+	free := freeAddresses(t, s.host, 3)
+	s.grpc, s.rest, s.metrics = free[0], free[1], free[2]
 	if _, stderr, err := command(t, s.env(), "", s.bin.credstore, "init", "--data", s.data, "--host", s.host); err != nil {
 		t.Fatalf("init: %v\n%s", err, stderr)
 	}
@@ -62,15 +63,19 @@ func loopback() string {
 	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(255), 1+rand.IntN(253))
 }
 
-// freeAddress has the kernel choose a port.
-func freeAddress(t *testing.T, host string) string {
+// freeAddresses has the kernel choose so many ports, each another one: a port
+// that was given back may be chosen again.
+func freeAddresses(t *testing.T, host string, n int) (addresses []string) {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		t.Fatal(err)
+	for range n {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		addresses = append(addresses, l.Addr().String())
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addresses
 }
 
 // env is the environment of the programs: nothing of that of the test, so that
@@ -174,7 +179,7 @@ func newInjector(s *server, id string, attributes map[string]string) *injector {
 	s.t.Helper()
 	return &injector{
 		t: s.t, s: s, root: filepath.Join(s.base, id+"-files"), log: filepath.Join(s.base, id+".log"),
-		web: freeAddress(s.t, s.host), token: s.workloadToken(id, attributes), temp: mkdir(s.t, s.base, "tmp-"+id),
+		web: freeAddresses(s.t, loopback(), 1)[0], token: s.workloadToken(id, attributes), temp: mkdir(s.t, s.base, "tmp-"+id),
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -57,11 +58,12 @@ func newVaultSite(t *testing.T) *vaultSite {
 	t.Cleanup(func() { goleak.VerifyNone(t, before) })
 	s := &vaultSite{log: &vaultLog{}}
 	dir := app.Dir(filepath.Join(t.TempDir(), "credstore"))
-	if err := app.Init(t.Context(), app.InitConfig{Dir: dir}); err != nil {
+	host := ownHost()
+	if err := app.Init(t.Context(), app.InitConfig{Dir: dir, Hosts: []string{host}}); err != nil {
 		t.Fatal(err)
 	}
 	s.cfg = app.ServerConfig{
-		Dir: dir, GRPCListen: "127.0.0.1:0", RESTListen: "127.0.0.1:0", MetricsListen: freeAddress(t),
+		Dir: dir, GRPCListen: host + ":0", RESTListen: host + ":0", MetricsListen: freeAddress(t),
 		AllowTargets: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: s.logger(),
 	}
 	s.start(t)
@@ -69,10 +71,16 @@ func newVaultSite(t *testing.T) *vaultSite {
 	return s
 }
 
+// ownHost returns an address of this machine that nobody else uses: at 127.0.0.1
+// the kernel may give the port of a server that is being restarted to a client.
+func ownHost() string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(255), 1+rand.IntN(253))
+}
+
 // freeAddress returns an address of this machine that nobody listens at.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", ownHost()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
