@@ -359,7 +359,7 @@ func (s *Store) planDelete(v view, p *plan, g *graph, r *DeleteCredentialRequest
 		p.remove(key)
 		return true
 	})
-	removeMinted(v, p, c)
+	removeMinted(v, p, c, allVersions)
 	g.add(&written{name: r.Name, kind: c.Kind, before: sourcesIn(c.References), deleted: true, force: r.Force})
 	return s.put(p, keyGone(r.Name), encodeTomb(c.UID))
 }
@@ -434,14 +434,19 @@ func (s *Store) putVersion(p *plan, uid string, v *Version, payload []byte) erro
 // prune lets go of versions beyond the retention: the oldest, as long as they
 // are neither among the newest nor young. The newest one is active.
 func prune(v view, p *plan, c *Credential, now time.Time) {
+	pruned := make(map[uint32]bool)
 	v.scan(prefixVersions(c.UID), func(key string, e entry) bool {
 		old, ok := e.value.(*Version)
 		if !ok || old.Number+keepVersions > c.ActiveVersion || now.Sub(old.CreateTime) < keepVersionAge {
 			return false
 		}
 		p.remove(key)
+		pruned[old.Number] = true
 		return true
 	})
+	if len(pruned) > 0 {
+		removeMinted(v, p, c, func(version uint32) bool { return pruned[version] })
+	}
 }
 
 // GetCredential returns a credential's metadata.

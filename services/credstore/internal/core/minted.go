@@ -170,8 +170,9 @@ func (s *Store) TokenLogin(ctx context.Context, w WantedToken) (credential.Login
 
 // PutMinted commits what came of minting, if it differs from what is stored, and
 // returns the revision, 0 when nothing differs. The same token again is no
-// difference. What is stored of a token that has ended goes. A token whose
-// credential is gone is dropped.
+// difference. What is stored of a token that has ended goes. A token is dropped
+// when its credential is gone or would log in otherwise now: the version that it
+// was made from may have been destroyed while the vendor took its time.
 func (s *Store) PutMinted(ctx context.Context, w WantedToken, u MintedUpdate) (Revision, error) {
 	token := u.Token.Message()
 	if size := proto.Size(token); size > MaxSecretValue {
@@ -186,7 +187,11 @@ func (s *Store) PutMinted(ctx context.Context, w WantedToken, u MintedUpdate) (R
 		key := keyMinted(w.Locator)
 		rec := &recordv1.Minted{CredentialUid: c.UID, Request: w.Request}
 		p := &plan{}
-		p.require(Present, keyCredential(w.Credential), 0)
+		if token == nil {
+			p.require(Present, keyCredential(w.Credential), 0)
+		} else if !requireLogin(v, p, c, u.Login) {
+			return nil, errSame
+		}
 		if e, ok := v.get(key); ok {
 			var err error
 			if rec, err = s.openMinted(key, e.sealed); err != nil {
@@ -205,6 +210,23 @@ func (s *Store) PutMinted(ctx context.Context, w WantedToken, u MintedUpdate) (R
 		return 0, nil
 	}
 	return rev, err
+}
+
+// requireLogin asserts in a plan that the credential logs in as is said; false when
+// it does not even now.
+func requireLogin(v view, p *plan, c *Credential, login string) bool {
+	inputs := make(map[string]bool)
+	if loginKeyIn(v, c, inputs) != login {
+		return false
+	}
+	for key := range inputs {
+		if e, ok := v.get(key); ok {
+			p.require(AtRevision, key, e.rev)
+		} else {
+			p.require(Absent, key, 0)
+		}
+	}
+	return true
 }
 
 // applyTo changes what is stored, and says whether anything changed.
@@ -243,14 +265,20 @@ func decodeMinted(plain []byte) (*Minted, error) {
 	}, nil
 }
 
-// removeMinted adds the removal of a credential's tokens to a plan.
-func removeMinted(v view, p *plan, c *Credential) {
+// removeMinted adds the removal of a credential's tokens to a plan: of those that
+// were made from a version that goes. A token may be a copy of what the version
+// holds, as a registry's password, and has no end then.
+func removeMinted(v view, p *plan, c *Credential, goes func(version uint32) bool) {
 	v.scan(prefixMintedOf(c.Name.Project, c.UID), func(key string, e entry) bool {
-		p.require(AtRevision, key, e.rev)
-		p.remove(key)
+		if m, ok := e.value.(*Minted); !ok || goes(m.Version) {
+			p.require(AtRevision, key, e.rev)
+			p.remove(key)
+		}
 		return true
 	})
 }
+
+func allVersions(uint32) bool { return true }
 
 // forgetTokens lets go of the tokens that were minted for calls with versions
 // that are no longer active.

@@ -294,7 +294,7 @@ func TestPutMinted(t *testing.T) {
 			{"it has", time.Second, core.MintedUpdate{}, true, "one", core.ItemFailed, "there is no token that has not ended: 403"},
 			{"once", 0, core.MintedUpdate{}, false, "one", core.ItemFailed, "there is no token that has not ended: 403"},
 			{"another", 0, update(two, w.Login), true, "two", core.ItemOK, ""},
-			{"the same of another login", time.Second, update(two, "x/1"), true, "two", core.ItemOK, ""},
+			{"of a login that is none now", time.Second, update(one, "x/1"), false, "two", core.ItemOK, ""},
 			{"an end without a reason", 2 * time.Hour, core.MintedUpdate{}, true, "two", core.ItemFailed, "the token has ended"},
 			{"one without an end", 0, update(awsToken(t, "for ever", 0), w.Login), true, "for ever", core.ItemOK, ""},
 			{"it does not end", 1000 * time.Hour, core.MintedUpdate{}, false, "for ever", core.ItemOK, ""},
@@ -334,6 +334,118 @@ func TestPutMinted(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// mintedFrom puts a token without an end that was made from the active version.
+func mintedFrom(t *testing.T, h *coretest.Harness, name string) {
+	t.Helper()
+	w := wantedTokens(t, h, 1)[0]
+	login, version, _, err := h.Store.TokenLogin(t.Context(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rev, err := h.Store.PutMinted(t.Context(), w, core.MintedUpdate{
+		Token: awsToken(t, name, 0), Version: version, Login: login.Key(), MintTime: time.Now(), State: core.ValueOK,
+	}); rev == 0 || err != nil {
+		t.Fatalf("PutMinted: %d, %v", rev, err)
+	}
+}
+
+// A token may be a copy of what its version holds, and have no end. It goes when
+// that version is destroyed or beyond the retention, and not with another.
+func TestTokensGoWithTheirVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := coretest.New(t)
+		key := cred("key")
+		createPayload(t, h, key, coretest.AccessKey(t, "VERSION1"))
+		inject(t, h, "web", "web", mintFile("a", key, nil, "sessionToken"))
+		content := func() string {
+			t.Helper()
+			synctest.Wait()
+			set, err := h.Store.GetSet(workload(t, "web"), demoProject, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(set.Contents["web/a"])
+		}
+		mintedFrom(t, h, "of 1")
+		mustPut(t, h, key, coretest.AccessKey(t, "VERSION2"))
+		if got := content(); got != "of 1" {
+			t.Errorf("while version 1 is there and there is nothing newer: %q", got)
+		}
+		destroy := func(version uint32) {
+			t.Helper()
+			if _, err := h.Store.DestroyVersion(coretest.AdminContext(t), core.ChangeVersionRequest{Name: key.Version(version)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		destroy(1)
+		if got := content(); got != "" {
+			t.Errorf("after version 1 was destroyed a new workload gets %q", got)
+		}
+		if w := wantedTokens(t, h, 1)[0]; w.Have != nil {
+			t.Errorf("still stored: %+v", w.Have)
+		}
+		mintedFrom(t, h, "of 2")
+		destroy(1)
+		if got := content(); got != "of 2" {
+			t.Errorf("after version 1 was destroyed again: %q", got)
+		}
+		// The retention: the last ten, and all younger than 30 days.
+		time.Sleep(31 * 24 * time.Hour)
+		for i := range 10 {
+			if got := content(); got != "of 2" {
+				t.Errorf("with %d newer versions: %q", i, got)
+			}
+			mustPut(t, h, key, coretest.AccessKey(t, fmt.Sprint("VERSIO", 10+i)))
+		}
+		if got := content(); got != "" {
+			t.Errorf("beyond the retention: %q", got)
+		}
+	})
+}
+
+// A token that arrives after its version was replaced and destroyed is dropped:
+// also when that happens while it is being committed, and to the credential that
+// its own refers to.
+func TestTokenThatArrivesTooLate(t *testing.T) {
+	for _, source := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := coretest.New(t)
+			key, minted := cred("key"), cred("key")
+			createPayload(t, h, key, coretest.AccessKey(t, "VERSION1"))
+			if source {
+				minted = cred("role")
+				createPayload(t, h, minted, coretest.AssumeRole(t, key, "deploy"))
+			}
+			inject(t, h, "web", "web", mintFile("a", minted, nil, "sessionToken"))
+			late := &lateCommit{before: func() {}, commits: 1}
+			replica := h.Replica(t, func(c *core.Config) { late.Storage, c.Storage = c.Storage, late })
+			w := wantedTokens(t, h, 1)[0]
+			login, version, _, err := h.Store.TokenLogin(t.Context(), w)
+			if err != nil {
+				t.Fatal(err)
+			}
+			update := core.MintedUpdate{Token: awsToken(t, "late", 0), Version: version, Login: login.Key(), MintTime: time.Now(), State: core.ValueOK}
+			late.commits, late.before = 0, func() {
+				mustPut(t, h, key, coretest.AccessKey(t, "VERSION2"))
+				if _, err := h.Store.DestroyVersion(coretest.AdminContext(t), core.ChangeVersionRequest{Name: key.Version(1)}); err != nil {
+					t.Error(err)
+				}
+			}
+			for _, when := range []string{"while it is committed", "before"} {
+				if rev, err := replica.PutMinted(t.Context(), w, update); rev != 0 || err != nil {
+					t.Errorf("source %t, destroyed %s: revision %d, %v", source, when, rev, err)
+				}
+			}
+			if late.commits != 1 {
+				t.Errorf("source %t: %d commits were tried", source, late.commits)
+			}
+			if w := wantedTokens(t, h, 1)[0]; w.Have != nil {
+				t.Errorf("source %t: stored %+v", source, w.Have)
+			}
+		})
+	}
 }
 
 func createIfAbsent(t *testing.T, h *coretest.Harness, name resourcename.Credential) {

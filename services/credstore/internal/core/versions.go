@@ -143,6 +143,7 @@ func (s *Store) DestroyVersion(ctx context.Context, r ChangeVersionRequest) (*Ve
 		if e.version.State != Destroyed {
 			e.version.State, e.version.DestroyTime = Destroyed, e.now
 		}
+		removeMinted(e.view, e.plan, e.credential, func(version uint32) bool { return version == e.version.Number })
 		return nil
 	})
 	return v, err
