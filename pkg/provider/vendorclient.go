@@ -25,7 +25,8 @@ type VendorPolicy struct {
 	// unavailable; 2.
 	Attempts int
 	// Concurrent is the most calls at a time; 32. One project has half of them and
-	// one login an eighth, since their endpoints may be ones that hang.
+	// one login an eighth, since their endpoints may be ones that hang. Sixteen
+	// times as many wait at most.
 	Concurrent int
 	// Rate is the most calls per second, with bursts of as many; 50.
 	Rate float64
@@ -149,6 +150,8 @@ func (c *VendorClient) admit(ctx context.Context, op string, login credential.Lo
 		return f()
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, errQueueFull):
+		return &Error{Kind: ErrUnavailable, Op: op, NotAsked: true, Text: "too many calls are under way and wait for their turn"}
 	}
 	return &Error{Kind: ErrUnavailable, Op: op, NotAsked: true, Text: "too many calls are under way: none of them ended in time"}
 }
@@ -194,6 +197,13 @@ func contained(op string, f func() error) (err error) {
 	return normal(op, f())
 }
 
+// queuePerPlace bounds those who wait for their turn: who comes after so many would
+// wait in vain as a rule, and hold what a caller holds meanwhile.
+const queuePerPlace = 16
+
+// errQueueFull says that too many wait already.
+var errQueueFull = errors.New("too many wait for their turn")
+
 // turns gives each name a few places at a time.
 type turns struct {
 	each int
@@ -206,13 +216,18 @@ type turn struct {
 	users  int
 }
 
-// take waits for a place. It is given back with done.
+// take waits for a place. It is given back with done. Its error is errQueueFull or
+// the context's.
 func (t *turns) take(ctx context.Context, name string) (done func(), err error) {
 	t.mu.Lock()
 	at := t.of[name]
 	if at == nil {
 		at = &turn{places: make(chan struct{}, t.each)}
 		t.of[name] = at
+	}
+	if at.users >= t.each*(1+queuePerPlace) {
+		t.mu.Unlock()
+		return nil, errQueueFull
 	}
 	at.users++
 	t.mu.Unlock()

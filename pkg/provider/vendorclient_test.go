@@ -275,6 +275,49 @@ func TestVendorClientPlaces(t *testing.T) {
 	})
 }
 
+// Who would wait behind too many others is told so at once.
+func TestVendorClientQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &hanger{func(ctx context.Context, _ credential.Login) error { <-ctx.Done(); return ctx.Err() }}
+		c := provider.NewVendorClient(v, nil, provider.VendorPolicy{Kind: "awsAccessKey", Concurrent: 8, Timeout: time.Minute, Rate: 1e6})
+		ctx, giveUp := context.WithCancel(t.Context())
+		var refused, gaveUp atomic.Int64
+		call := func(n int, ids ...string) {
+			for i := range n {
+				go func() {
+					id := ids[i%len(ids)]
+					_, err := c.Verify(ctx, credential.Login{Name: "projects/hangs/credentials/" + id, ID: id})
+					if e, ok := errors.AsType[*provider.Error](err); ok && e.NotAsked && errors.Is(err, provider.ErrUnavailable) {
+						refused.Add(1)
+					}
+					if errors.Is(err, context.Canceled) {
+						gaveUp.Add(1)
+					}
+				}()
+			}
+			synctest.Wait()
+		}
+		call(20, "a") // one place, and sixteen who wait for it
+		if n := refused.Load(); n != 3 {
+			t.Errorf("%d of 20 calls with one login are refused at once", n)
+		}
+		// Four places of the project, each with sixteen who wait: all with another login.
+		var ids []string
+		for i := range 100 {
+			ids = append(ids, fmt.Sprint(i))
+		}
+		call(100, ids...)
+		if n := refused.Load(); n != 3+100-(4*17-1) {
+			t.Errorf("%d calls of one project are refused at once", n)
+		}
+		giveUp()
+		synctest.Wait()
+		if n := gaveUp.Load(); n+refused.Load() != 120 {
+			t.Errorf("%d gave up and %d were refused, of 120", n, refused.Load())
+		}
+	})
+}
+
 // hanger is a vendor that is told which login it is.
 type hanger struct {
 	verify func(context.Context, credential.Login) error

@@ -51,7 +51,7 @@ func (s *Server) steps() []func(next handler) handler {
 		s.contain,      // panics become errors
 		s.admit,        // not while shutting down, and not too many at once
 		s.authenticate, // the principal
-		s.throttle,     // not too many by one principal
+		s.throttle,     // not too many by one principal, nor at once by one project
 		s.hold,         // streams end with their token and with the server
 	}
 }
@@ -174,13 +174,23 @@ func (s *Server) authenticate(next handler) handler {
 	}
 }
 
-// throttle bounds how often one principal calls.
+// throttle bounds how often one principal calls, and how many calls of its project
+// run at once.
 func (s *Server) throttle(next handler) handler {
 	return func(ctx context.Context, c *call) error {
-		if p := core.PrincipalFrom(ctx); p != nil {
-			if err := s.rates.take(p.TokenUID, time.Now()); err != nil {
+		p := core.PrincipalFrom(ctx)
+		if p == nil {
+			return next(ctx, c)
+		}
+		if err := s.rates.take(p.TokenUID, time.Now()); err != nil {
+			return err
+		}
+		if !c.method.stream {
+			release, err := s.shares.take(p)
+			if err != nil {
 				return err
 			}
+			defer release()
 		}
 		return next(ctx, c)
 	}

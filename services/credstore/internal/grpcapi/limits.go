@@ -26,8 +26,8 @@ const (
 // Limits bound what callers can make a server do. A field that is 0 means its
 // default.
 type Limits struct {
-	// Calls is how many calls run at once, 1,000; more are answered UNAVAILABLE
-	// with a time to retry.
+	// Calls is how many calls run at once, 1,000, and half of them of one project;
+	// more are answered UNAVAILABLE with a time to retry.
 	Calls int
 	// Streams is how many streams are open at once, 20,000; more are answered
 	// likewise.

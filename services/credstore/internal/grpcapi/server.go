@@ -28,6 +28,7 @@ var (
 	errNobody       = errors.New("authentication returned no principal")
 	errShuttingDown = unavailable(ReasonShuttingDown, "the server is stopping: connect again, to another one if there is one")
 	errOverloaded   = unavailable(ReasonOverloaded, "the server has too much to do: try again later")
+	errShareTaken   = unavailable(ReasonOverloaded, "this project has too many calls under way: try again later")
 	errNotOpened    = &core.Error{
 		Kind: core.ErrInvalid, Reason: ReasonStreamNotOpened, Message: "the stream's first message did not come in time",
 	}
@@ -62,6 +63,7 @@ type Server struct {
 	log     *slog.Logger
 	metrics *metrics
 	rates   *rates
+	shares  *shares
 	methods map[string]*method
 	unknown *method
 	serve   handler
@@ -109,7 +111,7 @@ func NewServer(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("grpcapi: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Logger, metrics: m, rates: newRates(cfg.Limits.PrincipalRate),
+		cfg: cfg, log: cfg.Logger, metrics: m, rates: newRates(cfg.Limits.PrincipalRate), shares: newShares(cfg.Limits.Calls),
 		methods: make(map[string]*method), open: newOpenStreams(), memory: bufconn.Listen(window),
 	}
 	s.unknown = &method{name: "unknown", metrics: m.of("unknown", false), run: unknownMethod}

@@ -44,6 +44,66 @@ func TestAdmitBoundsCalls(t *testing.T) {
 	}
 }
 
+// One project, or one token of all projects, has half of the places.
+func TestSharesOfCalls(t *testing.T) {
+	s := newShares(5)
+	alice, bob := &core.Principal{TokenUID: "t1", ProjectUID: "p1"}, &core.Principal{TokenUID: "t2", ProjectUID: "p1"}
+	other, admin := &core.Principal{TokenUID: "t3", ProjectUID: "p2"}, &core.Principal{TokenUID: "t4", ProjectUID: "p1", AllProjects: true}
+	var releases []func()
+	for i, step := range []struct {
+		p  *core.Principal
+		ok bool
+	}{{alice, true}, {bob, true}, {alice, false}, {bob, false}, {other, true}, {admin, true}, {admin, true}, {admin, false}} {
+		release, err := s.take(step.p)
+		if (err == nil) != step.ok || err != nil && !errors.Is(err, core.ErrUnavailable) {
+			t.Errorf("step %d: %v", i, err)
+		}
+		if release != nil {
+			releases = append(releases, release)
+		}
+	}
+	releases[0]()
+	if release, err := s.take(bob); err != nil {
+		t.Errorf("after one has ended: %v", err)
+	} else {
+		release()
+	}
+	for _, release := range releases[1:] {
+		release()
+	}
+	if len(s.of) != 0 {
+		t.Errorf("counted after all have ended: %v", s.of)
+	}
+	if release, err := newShares(1).take(alice); err != nil {
+		t.Errorf("one place is nobody's: %v", err)
+	} else {
+		release()
+	}
+}
+
+// Streams have places of their own: a project may have as many as there are.
+func TestThrottleBoundsAProject(t *testing.T) {
+	s := &Server{shares: newShares(2)}
+	ctx := core.WithPrincipal(t.Context(), &core.Principal{TokenUID: "t1", ProjectUID: "p1"})
+	for _, stream := range []bool{false, true} {
+		depth := 0
+		var h handler
+		h = s.throttle(func(ctx context.Context, c *call) error {
+			if depth++; depth == 3 {
+				return nil
+			}
+			return h(ctx, c) // one call within another
+		})
+		err := h(ctx, &call{method: &method{stream: stream}})
+		if stream && (err != nil || depth != 3) || !stream && (!errors.Is(err, errShareTaken) || depth != 1) {
+			t.Errorf("stream %t: %v at depth %d", stream, err, depth)
+		}
+		if len(s.shares.of) != 0 {
+			t.Errorf("stream %t: still counted", stream)
+		}
+	}
+}
+
 // closedSet fails the test when a report reaches it after Close.
 type closedSet struct {
 	t      *testing.T

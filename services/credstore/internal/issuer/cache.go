@@ -3,6 +3,7 @@ package issuer
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -171,7 +172,7 @@ func (c *cache) make(key cacheKey, login credential.Login) *cacheEntry {
 		return e
 	}
 	now := time.Now()
-	e := &cacheEntry{key: key}
+	e := &cacheEntry{key: key, project: login.Project()}
 	e.used.Store(now.UnixNano())
 	for at := &login; at != nil; at = at.Source {
 		uid, version := cutID(at.ID)
@@ -193,32 +194,58 @@ func (c *cache) make(key cacheKey, login credential.Login) *cacheEntry {
 	return e
 }
 
-// evict removes what is of no use any more and, if that is not enough, what was
-// not asked for the longest; never the entry that is being made. It makes some
-// room at once, since it looks at all entries. The caller holds mu.
+// evict removes what is of no use any more and, if that is not enough, of those
+// projects that have the most entries what was not asked for the longest; never
+// the entry that is being made. So nobody who asks for much takes the tokens of
+// those who ask for little. It makes some room at once, since it looks at all
+// entries. The caller holds mu.
 func (c *cache) evict(now time.Time, but *cacheEntry) {
 	c.cleaned = now
 	type aged struct {
 		entry *cacheEntry
 		used  int64 // as of now: it changes while they are sorted
 	}
-	var left []aged
+	left := make(map[string][]aged)
 	for _, e := range c.all() {
 		switch {
 		case e == but:
 		case e.useless(now):
 			c.drop(e)
 		default:
-			left = append(left, aged{e, e.used.Load()})
+			left[e.project] = append(left[e.project], aged{e, e.used.Load()})
 		}
 	}
 	if c.count <= c.most {
 		return
 	}
-	slices.SortFunc(left, func(a, b aged) int { return cmp.Compare(a.used, b.used) })
-	for _, a := range left[:min(len(left), c.count-c.most+c.most/16)] {
-		c.drop(a.entry)
+	sizes := make([]int, 0, len(left))
+	for _, entries := range left {
+		sizes = append(sizes, len(entries))
 	}
+	share := fairShare(sizes, c.most-c.most/16-1) // the one that is being made counts, too
+	for _, entries := range left {
+		if len(entries) <= share {
+			continue
+		}
+		slices.SortFunc(entries, func(a, b aged) int { return cmp.Compare(a.used, b.used) })
+		for _, a := range entries[:len(entries)-share] {
+			c.drop(a.entry)
+		}
+	}
+}
+
+// fairShare returns how much each may have at most, so that all together have no
+// more than total: who has less keeps it all.
+func fairShare(sizes []int, total int) int {
+	slices.Sort(sizes)
+	for i, size := range sizes {
+		others := len(sizes) - i
+		if size*others > total {
+			return max(0, total) / others
+		}
+		total -= size
+	}
+	return math.MaxInt
 }
 
 // all lists the entries; the caller holds mu.

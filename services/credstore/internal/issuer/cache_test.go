@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -504,6 +506,57 @@ func TestEviction(t *testing.T) {
 			t.Error("what was still good went before what had ended")
 		}
 	})
+}
+
+// A project that asks for much makes room by what it asked for itself.
+func TestEvictionIsFair(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *Config) { c.MaxTokens = 32 })
+		q := request(t, 0)
+		for i := range 3 {
+			r.get(t, login(t, fmt.Sprint("small", i), 1), q)
+		}
+		pass(time.Second)
+		for i := range 100 {
+			l := login(t, fmt.Sprint("big", i), 1)
+			l.Name = "projects/big/credentials/" + l.ShortName()
+			r.get(t, l, q)
+			pass(time.Second)
+		}
+		before := r.vendor.count()
+		for i := range 3 {
+			r.get(t, login(t, fmt.Sprint("small", i), 1), q)
+		}
+		if n := r.vendor.count() - before; n != 0 {
+			t.Errorf("%d of 3 tokens went, though another project asked for 100", n)
+		}
+		if n := kept(r); n > 32 || n < 28 {
+			t.Errorf("%d are kept", n)
+		}
+	})
+}
+
+func TestFairShare(t *testing.T) {
+	for _, test := range []struct {
+		sizes []int
+		total int
+		want  int
+	}{
+		{nil, 5, math.MaxInt},
+		{[]int{5}, 5, math.MaxInt},
+		{[]int{6}, 5, 5},
+		{[]int{1, 9}, 5, 4},
+		{[]int{9, 1}, 5, 4},
+		{[]int{9, 9}, 5, 2},
+		{[]int{1, 2, 9, 9}, 10, 3},
+		{[]int{1, 2, 3}, 6, math.MaxInt},
+		{[]int{1, 1}, 0, 0},
+		{[]int{1}, -1, 0},
+	} {
+		if got := fairShare(slices.Clone(test.sizes), test.total); got != test.want {
+			t.Errorf("of %d for %v: %d, want %d", test.total, test.sizes, got, test.want)
+		}
+	}
 }
 
 func TestSweep(t *testing.T) {

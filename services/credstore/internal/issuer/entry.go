@@ -18,8 +18,9 @@ const usedStep = 100 * time.Millisecond
 
 // cacheEntry is one token, the call for it, or why there is none.
 type cacheEntry struct {
-	key  cacheKey
-	uids []string // of the credentials that it is made with
+	key     cacheKey
+	project string
+	uids    []string // of the credentials that it is made with
 
 	held atomic.Pointer[held]
 	// used is when it was last asked for, and next when it is to be asked of the
