@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/pkg/resourcename"
 	"github.com/credstore/credstore/services/credstore/internal/core"
+	"github.com/credstore/credstore/services/credstore/internal/schedule"
 )
 
 // Opener logs in to a secret store. Its error is a *provider.Error or the
@@ -52,6 +54,9 @@ type Broker struct {
 	metrics  *metrics
 	requests chan *refresh
 	done     chan struct{}
+
+	testing sync.Mutex
+	tests   *schedule.Places // of calls of Test, whose stores may never answer
 }
 
 var _ core.Brokerage = (*Broker)(nil)
@@ -77,7 +82,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	return &Broker{
 		cfg: cfg, log: cfg.Logger, calls: calls, metrics: m,
-		requests: make(chan *refresh), done: make(chan struct{}),
+		requests: make(chan *refresh), done: make(chan struct{}), tests: schedule.NewPlaces(cfg.MaxConcurrent),
 	}, nil
 }
 
@@ -113,8 +118,32 @@ func (b *Broker) Refresh(ctx context.Context, name resourcename.SecretStore) (co
 	}
 }
 
+// errManyTests is what Test answers while too many of one store or project are
+// under way.
+var errManyTests = &core.Error{Kind: core.ErrUnavailable, Reason: "OVERLOADED", Message: "too many tests of this project's stores are under way: try again later"}
+
+// startTest takes a place for a test, or says that there is none.
+func (b *Broker) startTest(store *core.SecretStore) (leave func(), ok bool) {
+	b.testing.Lock()
+	defer b.testing.Unlock()
+	if !b.tests.Free(store.Name.Project, store.Name.ID) {
+		return nil, false
+	}
+	b.tests.Take(store.Name.Project, store.Name.ID)
+	return func() {
+		b.testing.Lock()
+		defer b.testing.Unlock()
+		b.tests.Leave(store.Name.Project, store.Name.ID)
+	}, true
+}
+
 // Test implements core.Brokerage, with a session of its own.
 func (b *Broker) Test(ctx context.Context, store *core.SecretStore, login credential.Login) (core.TestResult, error) {
+	leave, ok := b.startTest(store)
+	if !ok {
+		return core.TestResult{}, errManyTests
+	}
+	defer leave()
 	start := time.Now()
 	client := provider.NewClient(func(ctx context.Context) (provider.Session, error) {
 		return b.open(ctx, store, login)

@@ -703,6 +703,41 @@ func TestStoresThatHang(t *testing.T) {
 	})
 }
 
+// Tests of a store that hangs do not add up, and are over with their callers.
+func TestTestsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.Open = map[string]Opener{"vault": func(ctx context.Context, _ *core.SecretStore, _ credential.Login) (provider.Session, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}}
+		r.run()
+		w := wantedSecret("a", "x", time.Hour, 1)
+		ctx, giveUp := context.WithCancel(t.Context())
+		var refused, gaveUp atomic.Int32
+		for range 10 {
+			go func() {
+				_, err := r.broker.Test(ctx, w.Store, credential.Login{})
+				switch {
+				case errors.Is(err, core.ErrUnavailable):
+					refused.Add(1)
+				case errors.Is(err, context.Canceled):
+					gaveUp.Add(1)
+				}
+			}()
+		}
+		synctest.Wait()
+		if n := refused.Load(); n != 6 {
+			t.Errorf("%d of 10 tests of a store are refused at once", n)
+		}
+		giveUp()
+		synctest.Wait()
+		if n := gaveUp.Load(); n != 4 || !r.broker.tests.Free(w.Store.Name.Project, w.Store.Name.ID) {
+			t.Errorf("%d gave up; the places are not free again", n)
+		}
+	})
+}
+
 // A refresh that meets a change of the login waits for the answer to the new one.
 func TestRefreshDuringChangeOfLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -405,6 +405,50 @@ func TestTokensGoWithTheirVersion(t *testing.T) {
 	})
 }
 
+// A token whose end nobody has committed yet, since the issuer is late or the
+// storage refuses, is delivered to no newcomer, and taken from those who have it.
+func TestTokenThatEndedUnseen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := coretest.New(t)
+		key := cred("key")
+		createPayload(t, h, key, coretest.AccessKey(t, "AMPLEKEY"))
+		inject(t, h, "web", "web", mintFile("a", key, nil, "sessionToken"))
+		w := wantedTokens(t, h, 1)[0]
+		if _, err := h.Store.PutMinted(t.Context(), w, core.MintedUpdate{
+			Token: awsToken(t, "short", time.Hour), Version: 1, Login: w.Login, MintTime: time.Now(), State: core.ValueOK,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		const id = "web/a"
+		first, d := openSet(t, h, "web", core.OpenSetRequest{}), newDisk()
+		d.apply(t, nextSet(t, first))
+		time.Sleep(time.Hour - time.Second)
+		early, e := openSet(t, h, "web", core.OpenSetRequest{}), newDisk()
+		e.apply(t, nextSet(t, early))
+		equal(t, "a second before its end", []any{d.states[id], e.states[id], e.contents[id]}, []any{core.ItemOK, core.ItemOK, "short"})
+		time.Sleep(time.Second)
+		late, l := openSet(t, h, "web", core.OpenSetRequest{}), newDisk()
+		l.apply(t, nextSet(t, late))
+		equal(t, "at its end, a newcomer", []any{l.states[id], l.contents[id]}, []any{core.ItemFailed, ""})
+		d.apply(t, nextSet(t, first))
+		e.apply(t, nextSet(t, early))
+		equal(t, "and the others", []any{d.states[id], e.states[id], e.messages[id]}, []any{core.ItemFailed, core.ItemFailed, "the token has ended"})
+		// All of them get the next one, once.
+		if _, err := h.Store.PutMinted(t.Context(), w, core.MintedUpdate{
+			Token: awsToken(t, "next", time.Hour), Version: 1, Login: w.Login, MintTime: time.Now(), State: core.ValueOK,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []struct {
+			stream *core.SetStream
+			disk   *disk
+		}{{first, d}, {early, e}, {late, l}} {
+			s.disk.apply(t, nextSet(t, s.stream))
+			equal(t, "the next one", s.disk.contents[id], "next")
+		}
+	})
+}
+
 // A token that arrives after its version was replaced and destroyed is dropped:
 // also when that happens while it is being committed, and to the credential that
 // its own refers to.

@@ -33,8 +33,9 @@ type valueSource struct {
 	version    uint32
 	field      string // of a payload or token
 
-	mintedKey string // of a minted token
-	valueKey  string // of a secret
+	mintedKey string    // of a minted token
+	end       time.Time // of that; zero for never
+	valueKey  string    // of a secret
 	key       string
 
 	sealed []byte
@@ -46,7 +47,13 @@ type builtSet struct {
 	rev   Revision
 	items []SetItem
 	byID  map[string]*SetItem
+	// end is that of the token that ends first; zero when none does.
+	end time.Time
 }
+
+// ended says whether a token has ended that the manifest still delivers, since
+// that has not been committed yet.
+func (b *builtSet) ended(now time.Time) bool { return !b.end.IsZero() && !now.Before(b.end) }
 
 // buildSet computes the manifest of some injections, in the order given, and
 // the topics whose changes can change it. What was the same before is taken
@@ -92,6 +99,9 @@ func (s *Store) buildSet(v view, injections []*Injection, before *builtSet) (*bu
 	}
 	for i := range b.items {
 		b.byID[b.items[i].ID] = &b.items[i]
+		if end := b.items[i].source.end; b.items[i].State != ItemFailed && !end.IsZero() && (b.end.IsZero() || end.Before(b.end)) {
+			b.end = end
+		}
 	}
 	return b, slices.Collect(maps.Keys(inputs))
 }
@@ -184,7 +194,7 @@ func (s *Store) buildFromMint(v view, out *SetItem, src *MintSource, inputs map[
 	}
 	out.Version = src.Credential.Version(m.Version).String() + "@" + m.MintTime.UTC().Format(time.RFC3339)
 	out.RefreshTime = m.MintTime
-	out.source = valueSource{credential: src.Credential, uid: c.UID, version: m.Version, field: src.Field, mintedKey: key, sealed: e.sealed}
+	out.source = valueSource{credential: src.Credential, uid: c.UID, version: m.Version, field: src.Field, mintedKey: key, end: m.ExpireTime, sealed: e.sealed}
 	out.Digest = s.digest(out.File, "minted", c.UID, l.Request, src.Field, m.Login, fmt.Sprint(m.MintTime.UnixNano()))
 	return rev
 }
@@ -435,6 +445,10 @@ func (x *sets) acquire(injections []*Injection, v view, streamID string) *shared
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	sh := x.shared[key]
+	if sh != nil && sh.hasEnded(time.Now()) {
+		x.retireLocked(sh) // its streams come here, too
+		sh = nil
+	}
 	if sh == nil {
 		sh = &sharedSet{key: key, members: members, changed: make(chan struct{}), streams: make(map[string]bool)}
 		var inputs []string
@@ -475,13 +489,27 @@ func (x *sets) release(sh *sharedSet, streamID string) {
 func (x *sets) retire(sh *sharedSet) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.retireLocked(sh)
+}
+
+// retireLocked is retire for who holds x.mu.
+func (x *sets) retireLocked(sh *sharedSet) {
 	if x.shared[sh.key] == sh {
 		delete(x.shared, sh.key)
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	sh.retired = true
-	close(sh.changed)
+	if !sh.retired {
+		sh.retired = true
+		close(sh.changed)
+	}
+}
+
+// hasEnded says whether it delivers a token that has ended.
+func (sh *sharedSet) hasEnded(now time.Time) bool {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.now.ended(now)
 }
 
 func (sh *sharedSet) isRetired() bool {
@@ -543,6 +571,9 @@ func (x *sets) rebuild(ctx context.Context, sh *sharedSet, v view, injections []
 	}
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if sh.retired {
+		return inputs // its streams have been told, and are elsewhere
+	}
 	sh.before, sh.now, sh.last, sh.whole = old, next, weak.Make(u), weak.Pointer[SetUpdate]{}
 	sh.told = make(map[string]bool, len(streams))
 	for _, id := range streams {

@@ -13,6 +13,9 @@ import (
 	"github.com/credstore/credstore/services/credstore/internal/core"
 )
 
+// flying stands for the time of the next call while one is under way.
+const flying = math.MaxInt64
+
 // usedStep is how exactly it is known when an entry was last asked for.
 const usedStep = 100 * time.Millisecond
 
@@ -71,8 +74,13 @@ func (e *cacheEntry) usable(now time.Time) (credential.Token, bool) {
 	return h.token, true
 }
 
-// due says whether the vendor is to be asked again.
-func (e *cacheEntry) due(now time.Time) bool { return now.UnixNano() >= e.next.Load() }
+// due says whether the vendor is to be asked again. A time that is further away
+// than any pause and life was set by a clock that has been set back since, maybe
+// after the vendor refused what it made.
+func (e *cacheEntry) due(now time.Time) bool {
+	next := e.next.Load()
+	return now.UnixNano() >= next || next != flying && e.held.Load() == nil && next-now.UnixNano() > int64(retryMost)
+}
 
 // useless says whether dropping the entry changes nothing for anybody.
 func (e *cacheEntry) useless(now time.Time) bool {
@@ -116,7 +124,7 @@ func (e *cacheEntry) join(c *cache, now time.Time, login credential.Login, reque
 		return nil, errStopping
 	}
 	e.flight = f
-	e.next.Store(math.MaxInt64)
+	e.next.Store(flying)
 	return f, nil
 }
 

@@ -87,7 +87,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		l.start(ctx)
 		if due, ok := l.schedule.Next(); ok {
-			timer.Reset(time.Until(due))
+			timer.Reset(sleep(due))
 		}
 		select {
 		case <-ctx.Done():
@@ -102,6 +102,14 @@ func (l *loop) run(ctx context.Context) {
 		}
 	}
 }
+
+// longestSleep bounds how late the loop notices that the wall clock went on without
+// its timer, which stands still while the machine sleeps: tokens end by the wall
+// clock.
+const longestSleep = 30 * time.Second
+
+// sleep returns how long to wait for what is due, or to look at the clock again.
+func sleep(due time.Time) time.Duration { return min(time.Until(due), longestSleep) }
 
 // stop waits for the calls, whose context has ended and who have nobody to report
 // to but this loop.
