@@ -13,7 +13,7 @@ type Login struct {
 	// records, as the name of a session.
 	Name string
 	// ID is permanent and changes with the payload: what was derived from the
-	// login may be kept under it.
+	// login may be kept under it. It is empty for a payload that is not stored.
 	ID      string
 	Payload Payload
 	// Source is the credential that the payload refers to, as the source of an

@@ -28,15 +28,16 @@ func (s *Store) login(name resourcename.Credential, version uint32) (*Credential
 	if err != nil {
 		return nil, credential.Login{}, err
 	}
-	l, err := s.loginWith(name, payload)
+	l, err := s.loginWith(name, payload, nil)
 	l.ID = loginID(c.UID, version)
 	return c, l, err
 }
 
 // loginWith makes a login of a payload, stored or not, and of the credentials
 // that it refers to, and refuses what would act as the server without being
-// bound to the project.
-func (s *Store) loginWith(name resourcename.Credential, payload credential.Payload) (credential.Login, error) {
+// bound to the project. What it refers to is the payload among the unsaved ones, if
+// there is one: they are to be stored together with it.
+func (s *Store) loginWith(name resourcename.Credential, payload credential.Payload, unsaved map[resourcename.Credential]credential.Payload) (credential.Login, error) {
 	l := credential.Login{Name: name.String(), Payload: payload}
 	at := &l
 	for range MaxSources {
@@ -50,6 +51,11 @@ func (s *Store) loginWith(name resourcename.Credential, payload credential.Paylo
 		source, err := resourcename.ParseCredential(refs[0])
 		if err != nil {
 			return credential.Login{}, err
+		}
+		if p, ok := unsaved[source]; ok {
+			at.Source = &credential.Login{Name: source.String(), Payload: p}
+			at = at.Source
+			continue
 		}
 		c, sealed, err := s.model.payload(source, 0)
 		if err != nil {

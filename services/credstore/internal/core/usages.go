@@ -158,7 +158,7 @@ func (s *Store) DeclareUsage(ctx context.Context, r DeclareUsageRequest) (*Usage
 	if n := utf8.RuneCountInString(r.User); n == 0 || n > 256 {
 		v.add("usage.user", "must have 1 to 256 characters: who uses the credential")
 	}
-	v.checkText("usage.user", r.User)
+	v.checkLine("usage.user", r.User)
 	if r.Type == 0 {
 		r.Type = UsageOther
 	}

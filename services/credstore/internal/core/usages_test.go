@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -260,6 +261,10 @@ func TestDeclaredUsageLapses(t *testing.T) {
 			wantField(t, ttl.String(), err, "usage.ttl")
 		}
 		derived := usageOf(demo, "injections.web")
+		for _, user := range []string{"", strings.Repeat("x", 257), "x\nprojects/default/credentials/demo was deleted", "x\ty", "x\u202ey", "x\xff"} {
+			_, err := h.Store.DeclareUsage(ctx, core.DeclareUsageRequest{Name: usageOf(demo, "x"), User: user})
+			wantField(t, fmt.Sprintf("user %q", user), err, "usage.user")
+		}
 		_, err = h.Store.DeclareUsage(ctx, core.DeclareUsageRequest{Name: derived, User: "x"})
 		wantField(t, "an id in the form of a derived usage's", err, "usageId")
 		ofStore := resourcename.Usage{Project: demo.Project, Collection: resourcename.SecretStores, Resource: demo.ID, ID: "x"}

@@ -49,6 +49,18 @@ func (v *invalid) checkText(field, s string) {
 	}
 }
 
+// checkLine is for what others are shown within a line of ours: it must not look
+// like another one.
+func (v *invalid) checkLine(field, s string) {
+	if !utf8.ValidString(s) {
+		v.add(field, "must be valid UTF-8")
+		return
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		v.add(field, "must be one line of printable characters")
+	}
+}
+
 // checkLabels is for labels, selectors and attributes, which share one grammar.
 func (v *invalid) checkLabels(field string, labels map[string]string) {
 	if len(labels) > MaxLabels {

@@ -126,10 +126,17 @@ func (s *Store) verifyWrites(ctx context.Context, m Mutation, method string, w *
 	if _, err := s.mutate(ctx, true, w.plan); err != nil {
 		return err
 	}
+	unsaved := make(map[resourcename.Credential]credential.Payload, len(w.ops))
+	for _, op := range w.ops {
+		if payload := op.payload(); !payload.IsZero() {
+			name, _, _ := op.target()
+			unsaved[name] = payload
+		}
+	}
 	w.verified = make(map[resourcename.Credential]*Verification, len(asked))
 	for _, op := range asked {
 		name, _, _ := op.target()
-		result, err := s.verifyWrite(ctx, name, op.payload())
+		result, err := s.verifyWrite(ctx, name, op.payload(), unsaved)
 		if err != nil {
 			return err
 		}
@@ -138,8 +145,8 @@ func (s *Store) verifyWrites(ctx context.Context, m Mutation, method string, w *
 	return nil
 }
 
-func (s *Store) verifyWrite(ctx context.Context, name resourcename.Credential, payload credential.Payload) (*Verification, error) {
-	login, err := s.loginWith(name, payload)
+func (s *Store) verifyWrite(ctx context.Context, name resourcename.Credential, payload credential.Payload, unsaved map[resourcename.Credential]credential.Payload) (*Verification, error) {
+	login, err := s.loginWith(name, payload, unsaved)
 	if err != nil {
 		return nil, err
 	}

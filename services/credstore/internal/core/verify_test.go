@@ -291,6 +291,43 @@ func TestWriteVerified(t *testing.T) {
 
 // Each question of a verified write is asked: to write, to verify, and to use
 // what is referred to.
+// What a batch stores together is verified together: a source with the payload
+// that it is about to have.
+func TestBatchIsVerifiedWithItsOwnSources(t *testing.T) {
+	issuer := coretest.NewIssuer(t)
+	h := coretest.New(t, issuer.Use)
+	ctx := coretest.AdminContext(t)
+	key := cred("key")
+	one, two := coretest.AccessKey(t, "00000000"), coretest.AccessKey(t, "11111111")
+	createPayload(t, h, key, one)
+	for _, test := range []struct {
+		name  string
+		other core.BatchOperation
+		with  credential.Payload
+	}{
+		{"a source that is replaced", core.BatchOperation{Update: &core.UpdateCredentialRequest{Name: key, Payload: &two}}, two},
+		{"a source that is new", core.BatchOperation{Create: &core.CreateCredentialRequest{Name: cred("new"), Payload: one}}, one},
+		{"a source that keeps its payload", core.BatchOperation{Update: &core.UpdateCredentialRequest{Name: key, Description: new("x")}}, two},
+	} {
+		source := key
+		if test.other.Create != nil {
+			source = test.other.Create.Name
+		}
+		issuer.Calls()
+		role := cred("role-of-" + source.ID + "-" + test.name[len(test.name)-3:])
+		if _, err := h.Store.BatchWrite(ctx, core.BatchWriteRequest{Project: demoProject, Operations: []core.BatchOperation{
+			{Create: &core.CreateCredentialRequest{Name: role, Payload: coretest.AssumeRole(t, source, "r"), Verify: true}}, test.other,
+		}}); err != nil {
+			t.Errorf("%s: %v", test.name, err)
+			continue
+		}
+		calls := issuer.Calls()
+		if len(calls) != 1 || calls[0].Login.Source == nil || !calls[0].Login.Source.Payload.Equal(test.with) {
+			t.Errorf("%s: the vendor was asked %v", test.name, calls)
+		}
+	}
+}
+
 func TestWriteVerifiedNeedsVerify(t *testing.T) {
 	issuer := coretest.NewIssuer(t)
 	for _, denied := range []core.Permission{core.CredentialsCreate, core.CredentialsVerify, core.CredentialsUse} {

@@ -121,14 +121,17 @@ func (i *Issuer) Forget(uid string, except uint32) {
 }
 
 // check holds that a login is whole: each link is what the one before refers to,
-// and all but a payload that is not stored yet have an id of their own.
+// and all but payloads that are not stored yet have an id of their own.
 func (i *Issuer) check(l credential.Login) {
 	i.t.Helper()
 	seen := make(map[string]bool)
 	n := 0
+	unsaved := true
 	for at := &l; at != nil; at = at.Source {
 		n++
-		if err := checkLink(at, n == 1); err != nil {
+		// One that is not stored yet refers to others like it, or to stored ones.
+		unsaved = unsaved && at.ID == ""
+		if err := checkLink(at, unsaved); err != nil {
 			i.t.Errorf("login of %s: %v", at, err)
 		}
 		if at.ID != "" && seen[at.ID] {
@@ -141,7 +144,7 @@ func (i *Issuer) check(l credential.Login) {
 	}
 }
 
-func checkLink(l *credential.Login, first bool) error {
+func checkLink(l *credential.Login, unsaved bool) error {
 	if _, err := resourcename.ParseCredential(l.Name); err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func checkLink(l *credential.Login, first bool) error {
 		return errors.New("it has no payload")
 	}
 	uid, version, ok := strings.Cut(l.ID, "/")
-	if !(first && l.ID == "") && (!ok || len(uid) != 36 || version == "" || version == "0") {
+	if !unsaved && (!ok || len(uid) != 36 || version == "" || version == "0") {
 		return fmt.Errorf("its id is %q", l.ID)
 	}
 	refs := l.Payload.References()
