@@ -113,11 +113,15 @@ func checkVault(m *credentialv1.Vault, r *report) {
 
 // checkVaultServer checks where the login may be sent.
 func checkVaultServer(m *credentialv1.Vault, r *report) {
-	if m.Address = trimPasted(m.GetAddress()); m.GetAddress() != "" {
+	m.Address = trimPasted(m.GetAddress())
+	switch {
+	case m.GetAddress() != "":
 		var problem string
 		if m.Address, problem = vaultAddress(m.GetAddress()); problem != "" {
 			r.add("address", `must be the server's URL of at most 2,048 characters, as "https://vault.example.com:8200"; it `+problem)
 		}
+	case vaultShowsAnother(m):
+		r.add("address", "is required, as \"https://vault.example.com:8200\": what this login shows is made by another identity, and must reach that server only")
 	}
 	m.Namespace = strings.TrimSuffix(trimPasted(m.GetNamespace()), "/")
 	r.check("namespace", m.GetNamespace(), `a path of at most 512 visible ASCII characters, as "team/a"`, longerThan(512), vaultNoNamespace)
@@ -125,6 +129,12 @@ func checkVaultServer(m *credentialv1.Vault, r *report) {
 	if m.GetCertificate() != nil && strings.HasPrefix(m.GetAddress(), "http://") {
 		r.add("address", "must begin with https://; logins by certificate are a part of TLS")
 	}
+}
+
+// vaultShowsAnother says whether a login shows something of another identity than
+// its own: of the server itself, or of the credential that it refers to.
+func vaultShowsAnother(m *credentialv1.Vault) bool {
+	return m.GetKubernetes() != nil || m.GetAws() != nil || m.GetAzure() != nil
 }
 
 // vaultFacts returns the facts of the method.

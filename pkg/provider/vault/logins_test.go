@@ -127,10 +127,10 @@ func ways(t *testing.T, f *fake) []way {
 		return login(t, &credentialv1.Vault{Method: &credentialv1.Vault_Jwt_{Jwt: &credentialv1.Vault_Jwt{Role: "web", Jwt: token}}})
 	}
 	kubernetes := func(role string) credential.Login {
-		return login(t, &credentialv1.Vault{Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: role}}})
+		return login(t, &credentialv1.Vault{Address: f.server.URL, Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: role}}})
 	}
-	aws := &credentialv1.Vault{Method: &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "web", Source: sourceName, ServerId: serverID}}}
-	azure := &credentialv1.Vault{Method: &credentialv1.Vault_Azure_{Azure: &credentialv1.Vault_Azure{Role: "web", Source: sourceName, Resource: "https://management.azure.com/"}}}
+	aws := &credentialv1.Vault{Address: f.server.URL, Method: &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "web", Source: sourceName, ServerId: serverID}}}
+	azure := &credentialv1.Vault{Address: f.server.URL, Method: &credentialv1.Vault_Azure_{Azure: &credentialv1.Vault_Azure{Role: "web", Source: sourceName, Resource: "https://management.azure.com/"}}}
 	wrongSecret := strings.Replace(awsSecret, "8Jx2", "9Jx2", 1)
 	return []way{
 		{"userpass", userpass(password), userpass("wrong-password-canary"), "userpass-alice", nil, []string{password, "wrong-password-canary"}, "userpass/login/alice"},
@@ -481,7 +481,7 @@ func TestServiceAccountTokenIsReadAnew(t *testing.T) {
 		var err error
 		if i == 0 {
 			s, err = Open(t.Context(), cfg, login(t, &credentialv1.Vault{
-				Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "web"}},
+				Address: f.server.URL, Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "web"}},
 			}))
 		} else {
 			err = s.Renew(t.Context())

@@ -656,9 +656,13 @@ type Vault struct {
 	Method isVault_Method `protobuf_oneof:"method"`
 	// Where this login may be sent: the server's URL, as
 	// "https://vault.example.com:8200". A store at another address cannot use the
-	// credential. Without it any store may, and Verify has nobody to ask.
+	// credential. Required for kubernetes, aws and azure: what they show is made by
+	// another identity, the server itself or the source. With another method it may
+	// be empty: then any store may use the credential, and Verify has nobody to ask.
 	Address string `protobuf:"bytes,9,opt,name=address,proto3" json:"address,omitempty"`
-	// The namespace that Verify logs in to; a store has its own.
+	// The namespace that Verify logs in to; the root namespace when empty. A login
+	// by kubernetes, aws or azure is made in this one only: a store in another cannot
+	// use the credential. With another method a store has its own.
 	Namespace string `protobuf:"bytes,10,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// The certificate authority for Verify, in PEM form; the system's when empty.
 	CaPem         string `protobuf:"bytes,11,opt,name=ca_pem,json=caPem,proto3" json:"ca_pem,omitempty"`

@@ -14,15 +14,17 @@ func TestAmbient(t *testing.T) {
 	var a Ambient
 	defaultProject, other := resourcename.Project{ID: "default"}, resourcename.Project{ID: "team"}
 	role := payloadOf(t, &credentialv1.Payload{Kind: &credentialv1.Payload_AwsRole{AwsRole: &credentialv1.AwsRole{Source: credentialv1.AwsRole_INSTANCE_METADATA}}})
-	login := func(address string) credential.Payload {
+	loginAt := func(address, namespace, mount string) credential.Payload {
 		return payloadOf(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{
-			Address: address, Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "r"}},
+			Address: address, Namespace: namespace, Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "r", Mount: mount}},
 		}}})
 	}
+	login := func(address string) credential.Payload { return loginAt(address, "", "") }
 	if a.allows(role, defaultProject) {
 		t.Error("a kind is bound without a binding")
 	}
-	for _, bad := range []string{"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default", "vault=team", "vault=team@http://vault.example.com", "awsRole=default@https://x"} {
+	for _, bad := range []string{"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default", "vault=team", "vault=team@http://vault.example.com", "vault=team@https://", "vault=team@https:///ns", "vault=team@https://vault.example.com/auth/", "vault=team@https://vault.example.com?x", "vault=team@https://vault.example.com/a#b", "vault=team@https://vault.example.com:x",
+		"awsRole=default@https://x"} {
 		if err := a.Bind(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}
@@ -36,9 +38,26 @@ func TestAmbient(t *testing.T) {
 	if !a.allows(role, defaultProject) || a.allows(role, other) || !a.allows(login(there), other) || a.allows(login(there), defaultProject) {
 		t.Error("bindings do not hold for what they name")
 	}
-	// The server's own token is shown to nobody else.
-	if a.allows(login("https://vault.example.net:8200"), other) || a.allows(login(""), other) {
-		t.Error("a login to another Vault acts as the server")
+	// The server's own token is shown to nobody else, and nowhere else at that Vault.
+	for _, bad := range []credential.Payload{login("https://vault.example.net:8200"), loginAt(there, "mallory", ""), loginAt(there, "", "mallorys-cluster")} {
+		if a.allows(bad, other) {
+			t.Errorf("a login at %v acts as the server", vaultMountOf(bad))
+		}
+	}
+	for binding, want := range map[string]credential.Payload{
+		"https://vault.example.com:8200/":                             login(there),
+		"https://Vault.Example.com:8200":                              login(there),
+		"https://vault.example.com:8200/a/b":                          loginAt(there, "a/b", ""),
+		"https://vault.example.com:8200/auth/cluster/one":             loginAt(there, "", "cluster/one"),
+		"https://vault.example.com:8200/a/auth/b/auth/kubernetes-two": loginAt(there, "a/auth/b", "kubernetes-two"),
+	} {
+		var a Ambient
+		if err := a.Bind("vault=team@" + binding); err != nil || !a.allows(want, other) {
+			t.Errorf("%s does not allow %v: %v", binding, vaultMountOf(want), err)
+		}
+		if a.allows(loginAt(there, "c", "d"), other) {
+			t.Errorf("%s allows another mount", binding)
+		}
 	}
 	ready, err := a.readyMade()
 	if err != nil {

@@ -161,8 +161,8 @@ func (s *Store) StoreLogin(ctx context.Context, name resourcename.SecretStore) (
 	if err != nil {
 		return nil, credential.Login{}, err
 	}
-	if !sameAddress(login.Payload.Facts()[factAddress], st.Vault.Address) {
-		return nil, credential.Login{}, precondition(ReasonAddressMismatch, name, "has another address than the one that its credential %s is for: change one of the two", st.Credential)
+	if !mayLogIn(login.Payload.Facts(), st.Vault) {
+		return nil, credential.Login{}, precondition(ReasonAddressMismatch, name, "has another address, or another namespace, than the one that its credential %s is for: change one of the two", st.Credential)
 	}
 	if err := s.release(AsSystem(ctx), CredentialsUse, name.String(), versionsOf(login), "", 0); err != nil {
 		return nil, credential.Login{}, err

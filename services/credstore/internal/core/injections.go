@@ -59,19 +59,6 @@ func (s *Store) UpdateInjection(ctx context.Context, r UpdateInjectionRequest) (
 	if err := s.permit(ctx, InjectionsUpdate, r.Name.Parent(), r.Name); err != nil {
 		return nil, err
 	}
-	if r.Items != nil {
-		if err := s.permitSources(ctx, *r.Items); err != nil {
-			return nil, err
-		}
-	}
-	if r.Selector != nil && r.Items == nil {
-		// Other workloads get the same sources: that is using them anew.
-		if old, _, ok := lookup[*Injection](s.model, keyInjection(r.Name)); ok {
-			if err := s.permitSources(ctx, old.Items); err != nil {
-				return nil, err
-			}
-		}
-	}
 	return s.changeInjection(ctx, r.Mutation, "UpdateInjection", r.Name, func(v view, p *plan) (*Injection, error) {
 		old, rev, ok := lookup[*Injection](v, keyInjection(r.Name))
 		switch {
@@ -100,6 +87,14 @@ func (s *Store) UpdateInjection(ctx context.Context, r UpdateInjectionRequest) (
 			return nil, err
 		}
 		p.require(AtRevision, keyInjection(r.Name), rev)
+		if r.Items != nil || r.Selector != nil {
+			// Other workloads that get the same sources use them anew. It is asked here,
+			// about the items that are stored with the selector: somebody else may be
+			// changing them.
+			if err := s.permitSources(ctx, inj.Items); err != nil {
+				return nil, err
+			}
+		}
 		return &inj, s.useSources(v, p, old, &inj)
 	})
 }

@@ -261,6 +261,78 @@ func (d denies) Authorize(a core.Access) error {
 	return nil
 }
 
+// deniesUseOf lets everybody do everything, but use one credential.
+type deniesUseOf struct{ name resourcename.Credential }
+
+func (d deniesUseOf) Authorize(a core.Access) error {
+	if a.Permission == core.CredentialsUse && a.Resource == d.name.String() {
+		return core.ErrPermissionDenied
+	}
+	return nil
+}
+
+// Who may not use a credential cannot send it somewhere by changing what refers to
+// it while somebody else makes it refer to that.
+func TestUseIsAskedAboutWhatIsCommitted(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		// admin makes it refer to the precious credential, and mallory changes the rest.
+		admin   func(context.Context, *core.Store, resourcename.Credential) error
+		mallory func(context.Context, *core.Store) error
+	}{
+		{
+			"the address of a store",
+			func(ctx context.Context, s *core.Store, precious resourcename.Credential) error {
+				_, err := s.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: storeName("team"), Credential: &precious})
+				return err
+			},
+			func(ctx context.Context, s *core.Store) error {
+				_, err := s.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{
+					Name: storeName("team"), Vault: &core.VaultProvider{Address: "https://vault.example.net:8200", Mount: "secret"},
+				})
+				return err
+			},
+		},
+		{
+			"the selector of an injection",
+			func(ctx context.Context, s *core.Store, precious resourcename.Credential) error {
+				items := []core.Item{{Credential: &core.CredentialSource{Name: precious}, File: core.FileTarget{Path: "a"}}}
+				_, err := s.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Items: &items})
+				return err
+			},
+			func(ctx context.Context, s *core.Store) error {
+				_, err := s.UpdateInjection(ctx, core.UpdateInjectionRequest{Name: injectionName("web"), Selector: &map[string]string{"app": "mallory"}})
+				return err
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := coretest.New(t)
+			ctx := coretest.AdminContext(t)
+			precious := cred("precious")
+			vaultStore(t, h, "team")
+			createPayload(t, h, precious, coretest.VaultToken(t, "hvs.precious"))
+			inject(t, h, "web", "web", secretFile("a", "team", "app/a", "k"))
+			late := &lateCommit{before: func() {}, commits: 1}
+			replica := h.Replica(t, func(c *core.Config) {
+				late.Storage, c.Storage, c.Authorizer = c.Storage, late, deniesUseOf{precious}
+			})
+			late.commits, late.before = 0, func() {
+				if err := test.admin(ctx, h.Store, precious); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := test.mallory(ctx, replica); !errors.Is(err, core.ErrPermissionDenied) {
+				t.Errorf("got %v", err)
+			}
+			if late.commits != 1 {
+				t.Errorf("%d commits were tried", late.commits)
+			}
+			consistent(t, h)
+		})
+	}
+}
+
 func TestReferenceCycles(t *testing.T) {
 	h := coretest.New(t)
 	ctx := coretest.AdminContext(t)
@@ -438,7 +510,7 @@ func TestRaceReferenceOfCredentialAndDelete(t *testing.T) {
 				return err, err
 			}
 		}
-		ref, rem := together(func() error {
+		ref, rem := sometimesTogether(n, func() error {
 			err := makes(role, coretest.AssumeRole(t, key, "r"))
 			if _, ok := errors.AsType[*core.InvalidError](err); ok { // it names what is gone
 				return core.ErrNotFound

@@ -93,20 +93,6 @@ func (s *Store) UpdateSecretStore(ctx context.Context, r UpdateSecretStoreReques
 	if err := s.permit(ctx, SecretStoresUpdate, r.Name.Parent(), r.Name); err != nil {
 		return nil, err
 	}
-	if r.Credential != nil || r.Vault != nil {
-		// A new address for the old credential sends it somewhere new as well.
-		c := r.Credential
-		if c == nil {
-			old, _, ok := lookup[*SecretStore](s.model, keyStore(r.Name))
-			if !ok {
-				return nil, notFound(r.Name)
-			}
-			c = &old.Credential
-		}
-		if err := s.permit(ctx, CredentialsUse, r.Name.Parent(), *c); err != nil {
-			return nil, err
-		}
-	}
 	return s.changeStore(ctx, r.Mutation, "UpdateSecretStore", r.Name, func(v view, p *plan) (*SecretStore, error) {
 		old, rev, ok := lookup[*SecretStore](v, keyStore(r.Name))
 		switch {
@@ -138,6 +124,14 @@ func (s *Store) UpdateSecretStore(ctx context.Context, r UpdateSecretStoreReques
 			return nil, err
 		}
 		p.require(AtRevision, keyStore(r.Name), rev)
+		if r.Credential != nil || r.Vault != nil {
+			// A new address for the old credential sends it somewhere new as well. It is
+			// asked here, about the one that is stored with the address: somebody else may
+			// be changing it.
+			if err := s.permit(ctx, CredentialsUse, r.Name.Parent(), st.Credential); err != nil {
+				return nil, err
+			}
+		}
 		if old.Credential != st.Credential {
 			u := usageTarget(old.Credential)
 			u.ID = derivedID(resourcename.SecretStores, r.Name.ID)
@@ -158,10 +152,29 @@ func (s *Store) UpdateSecretStore(ctx context.Context, r UpdateSecretStoreReques
 // StoreLogin.
 func checkAddress(v view, st *SecretStore) error {
 	c, _, ok := lookup[*Credential](v, keyCredential(st.Credential))
-	if ok && !sameAddress(c.Facts[factAddress], st.Vault.Address) {
+	switch {
+	case !ok:
+	case !sameAddress(c.Facts[factAddress], st.Vault.Address):
 		return invalidField("secretStore.vault.address", "is not the address that %s is for: change one of the two", st.Credential)
+	case !mayLogIn(c.Facts, st.Vault):
+		return invalidField("secretStore.vault.namespace", "is not the namespace that %s is for: change one of the two", st.Credential)
 	}
 	return nil
+}
+
+// mayLogIn says whether a login to Vault may be made where a store is. One by
+// kubernetes, aws or azure shows what another identity makes, and whoever has a
+// namespace of that server may configure who gets to see it: so it says where it
+// may be made, and is made nowhere else.
+func mayLogIn(facts map[string]string, v *VaultProvider) bool {
+	if !sameAddress(facts[factAddress], v.Address) {
+		return false
+	}
+	switch facts["method"] {
+	case "kubernetes", "aws", "azure":
+		return facts[factAddress] != "" && strings.Trim(facts["namespace"], "/") == strings.Trim(v.Namespace, "/")
+	}
+	return true
 }
 
 // factAddress is the fact that names the only server that a credential may be

@@ -17,8 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/resourcename"
+	"github.com/credstore/credstore/services/credstore/internal/authz"
 	"github.com/credstore/credstore/services/credstore/internal/core"
 	"github.com/credstore/credstore/services/credstore/internal/coretest"
 )
@@ -321,4 +325,255 @@ func TestAddressOfCredential(t *testing.T) {
 		t.Error(err)
 	}
 	equal(t, "tested", b.tested, []string{"https://other.example.com with hvs.z"})
+}
+
+// The two places of the tests below that a login to Vault may be made at.
+const (
+	vaultHere = "https://vault.example.com:8200"
+	vaultAway = "https://vault.example.net:8200"
+)
+
+// allBound binds everything that acts as the server, everywhere.
+func allBound(c *core.Config) {
+	c.Bound = func(credential.Payload, resourcename.Project) bool { return true }
+}
+
+// A login that shows what another identity makes, the server or the source of the
+// login, is made at its address and in its namespace alone: no store elsewhere is
+// saved with it, and none that was saved goes on when the credential has moved.
+func TestLoginOfAnotherIdentityStaysInItsPlace(t *testing.T) {
+	const addressField, namespaceField = "secretStore.vault.address", "secretStore.vault.namespace"
+	for name, by := range map[string]*credentialv1.Vault{
+		"kubernetes": {Method: &credentialv1.Vault_Kubernetes_{Kubernetes: &credentialv1.Vault_Kubernetes{Role: "r"}}},
+		"aws":        {Method: &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "r", Source: cred("key").String()}}},
+		"azure":      {Method: &credentialv1.Vault_Azure_{Azure: &credentialv1.Vault_Azure{Role: "r", Source: cred("machine").String(), Resource: "r"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &broker{}
+			h := coretest.New(t, allBound, func(c *core.Config) { c.Brokerage = b })
+			ctx := coretest.AdminContext(t)
+			mustPut(t, h, cred("key"), coretest.AccessKey(t, "00000000"))
+			mustPut(t, h, cred("machine"), coretest.ManagedIdentity(t))
+			login, other := cred("login"), cred("other")
+			move := func(address, namespace string) {
+				t.Helper()
+				m := proto.CloneOf(by)
+				m.Address, m.Namespace = address, namespace
+				mustPut(t, h, login, coretest.Vault(t, m))
+			}
+			mustPut(t, h, other, coretest.VaultToken(t, "hvs.x"))
+
+			// Before a store is made, at its creation and afterwards.
+			move(vaultHere, "team/a")
+			name, second := storeName("team"), storeName("second")
+			request := storeRequest(name.ID, login)
+			type place struct{ what, address, namespace, field string }
+			refused := []place{
+				{"another address", vaultAway, "team/a", addressField},
+				{"another address and namespace", vaultAway, "team/b", addressField},
+				{"another namespace", vaultHere, "team/b", namespaceField},
+				{"the root namespace", vaultHere, "", namespaceField},
+				{"the namespace above", vaultHere, "team", namespaceField},
+				{"a namespace below", vaultHere, "team/a/b", namespaceField},
+			}
+			for _, at := range refused {
+				request.Vault = &core.VaultProvider{Address: at.address, Namespace: at.namespace}
+				_, err := h.Store.CreateSecretStore(ctx, request)
+				wantField(t, "a store at "+at.what, err, at.field)
+			}
+			request.Vault = &core.VaultProvider{Address: vaultHere, Namespace: "team/a"}
+			if _, err := h.Store.CreateSecretStore(ctx, request); err != nil {
+				t.Fatal(err)
+			}
+			for _, at := range refused {
+				v := &core.VaultProvider{Address: at.address, Namespace: at.namespace}
+				_, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: name, Vault: v})
+				wantField(t, "a store that moves to "+at.what, err, at.field)
+				free := storeRequest(second.ID, other)
+				free.Vault = v
+				if _, err := h.Store.CreateSecretStore(ctx, free); err != nil {
+					t.Fatal(err)
+				}
+				_, err = h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: second, Credential: &login})
+				wantField(t, "a store that comes to log in so, at "+at.what, err, at.field)
+				if err := h.Store.DeleteSecretStore(ctx, core.DeleteRequest[resourcename.SecretStore]{Name: second}); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			// When the credential has moved, until the store follows.
+			use := func(what, reason string) {
+				t.Helper()
+				before, tested := len(departures(h)), len(b.tested)
+				_, got, err := h.Store.StoreLogin(t.Context(), name)
+				_, testErr := h.Store.TestSecretStore(ctx, name)
+				if reason == "" {
+					if err != nil || testErr != nil || got.Name != login.String() {
+						t.Errorf("%s: %v, %v", what, err, testErr)
+					}
+					return
+				}
+				wantReason(t, what, err, core.ErrPrecondition, reason)
+				wantReason(t, "a test with "+what, testErr, core.ErrPrecondition, reason)
+				if !got.Payload.IsZero() || len(departures(h)) > before || len(b.tested) > tested {
+					t.Errorf("%s: the login left", what)
+				}
+			}
+			use("the login where the store is", "")
+			for _, at := range refused {
+				move(at.address, at.namespace)
+				use("a login that has moved to "+at.what, core.ReasonAddressMismatch)
+			}
+			move(vaultHere, "")
+			if _, err := h.Store.UpdateSecretStore(ctx, core.UpdateSecretStoreRequest{Name: name, Vault: &core.VaultProvider{Address: vaultHere}}); err != nil {
+				t.Fatalf("the store follows: %v", err)
+			}
+			use("the login in the root namespace", "")
+
+			// Without an address, as no payload is written any more, it is made nowhere.
+			encoded, err := proto.Marshal(&credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: by}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := credential.Unmarshal(encoded)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mustPut(t, h, login, p)
+			use("a login for no address", core.ReasonAddressMismatch)
+			if _, err := h.Store.CreateSecretStore(ctx, storeRequest(second.ID, login)); !errors.Is(err, core.ErrInvalid) {
+				t.Errorf("a store with a login for no address: %v", err)
+			}
+		})
+	}
+}
+
+// A login that is a secret of its own goes to any store when it names no address,
+// and to any namespace of its address when it names one: the namespace that it
+// names is where it is verified.
+func TestLoginOfItsOwnGoesToAnyNamespace(t *testing.T) {
+	for name, by := range map[string]*credentialv1.Vault{
+		"token":   {Method: &credentialv1.Vault_Token{Token: "hvs.x"}},
+		"appRole": {Method: &credentialv1.Vault_AppRole_{AppRole: &credentialv1.Vault_AppRole{RoleId: "r", SecretId: "s"}}},
+	} {
+		for _, from := range []struct{ what, address, namespace string }{
+			{"no address", "", ""},
+			{"a namespace alone", "", "team/a"},
+			{"an address", vaultHere, ""},
+			{"an address and a namespace", vaultHere, "team/a"},
+		} {
+			t.Run(name+" with "+from.what, func(t *testing.T) {
+				h := coretest.New(t)
+				ctx := coretest.AdminContext(t)
+				m := proto.CloneOf(by)
+				m.Address, m.Namespace = from.address, from.namespace
+				login := cred("login")
+				mustPut(t, h, login, coretest.Vault(t, m))
+				for i, at := range []core.VaultProvider{
+					{Address: vaultHere},
+					{Address: vaultHere, Namespace: "team/a"},
+					{Address: vaultHere, Namespace: "team/b"},
+					{Address: vaultAway},
+					{Address: vaultAway, Namespace: "team/b"},
+				} {
+					r := storeRequest(fmt.Sprint("store-", i), login)
+					r.Vault = &at
+					_, err := h.Store.CreateSecretStore(ctx, r)
+					if from.address != "" && at.Address != from.address {
+						wantField(t, at.Address, err, "secretStore.vault.address")
+						continue
+					}
+					if err != nil {
+						t.Fatalf("a store at %s in %q: %v", at.Address, at.Namespace, err)
+					}
+					if _, l, err := h.Store.StoreLogin(t.Context(), r.Name); err != nil || l.Name != login.String() {
+						t.Errorf("the login at %s in %q: %v", at.Address, at.Namespace, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// An operator may use the login of Vault that shows a token of the machine's Azure
+// identity, and may not mint from that identity. No way that is open to it has the
+// token sent to a server of its own.
+func TestOperatorCannotRedirectAnIdentity(t *testing.T) {
+	b, issuer := &broker{}, coretest.NewIssuer(t)
+	h := coretest.New(t, allBound, issuer.Use, func(c *core.Config) { c.Authorizer, c.Brokerage = authz.New(), b })
+	ctx := coretest.AdminContext(t)
+	project, err := h.Store.GetProject(ctx, demoProject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operator := core.WithPrincipal(t.Context(), &core.Principal{
+		Name: "projects/default/tokens/operator", Role: core.Operator, Project: demoProject, ProjectUID: project.UID,
+	})
+	machine, login := cred("machine"), cred("login")
+	at := func(address string) credential.Payload {
+		return coretest.Vault(t, &credentialv1.Vault{
+			Address: address, Method: &credentialv1.Vault_Azure_{Azure: &credentialv1.Vault_Azure{Role: "r", Source: machine.String(), Resource: "r"}},
+		})
+	}
+	mustPut(t, h, machine, coretest.ManagedIdentity(t))
+	// A store of the operator's own lies in wait: the login was anybody's then.
+	mustPut(t, h, login, coretest.VaultToken(t, "hvs.x"))
+	own := storeRequest("own", login)
+	own.Vault = &core.VaultProvider{Address: vaultAway}
+	if _, err := h.Store.CreateSecretStore(operator, own); err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, h, login, at(vaultHere))
+
+	before := revision(t, h)
+	if _, _, err := h.Store.MintToken(operator, machine, nil); !errors.Is(err, core.ErrPermissionDenied) {
+		t.Errorf("an operator mints from the identity: %v", err)
+	}
+	_, err = h.Store.TestSecretStore(operator, own.Name)
+	wantReason(t, "a test of the store that lay in wait", err, core.ErrPrecondition, core.ReasonAddressMismatch)
+	_, _, err = h.Store.StoreLogin(t.Context(), own.Name)
+	wantReason(t, "its login", err, core.ErrPrecondition, core.ReasonAddressMismatch)
+	if _, err := h.Store.UpdateSecretStore(operator, core.UpdateSecretStoreRequest{Name: own.Name, Vault: &core.VaultProvider{Address: vaultAway, Mount: "kv"}}); err == nil {
+		t.Error("the store that lay in wait can be changed and stay where it is")
+	}
+	r := storeRequest("new", login)
+	for field, v := range map[string]*core.VaultProvider{
+		"secretStore.vault.address":   {Address: vaultAway},
+		"secretStore.vault.namespace": {Address: vaultHere, Namespace: "mallory"},
+	} {
+		r.Vault = v
+		_, err := h.Store.CreateSecretStore(operator, r)
+		wantField(t, "a store of its own", err, field)
+	}
+	// A login of its own, and the one that is there, need the right to mint.
+	for what, err := range map[string]error{
+		"create": func() error {
+			_, err := h.Store.CreateCredential(operator, core.CreateCredentialRequest{Name: cred("mine"), Payload: at(vaultAway)})
+			return err
+		}(),
+		"update": func() error {
+			_, err := h.Store.UpdateCredential(operator, core.UpdateCredentialRequest{Name: login, Payload: new(at(vaultAway))})
+			return err
+		}(),
+	} {
+		if !errors.Is(err, core.ErrPermissionDenied) {
+			t.Errorf("%s of a login for its own server: %v", what, err)
+		}
+	}
+	if now := revision(t, h); now != before {
+		t.Errorf("refused writes made %d commits", now-before)
+	}
+	if len(b.tested) > 0 || len(issuer.Calls()) > 0 || len(departures(h)) > 0 {
+		t.Errorf("something left: %v, %v, %v", b.tested, issuer.Calls(), lines(departures(h)))
+	}
+
+	// What it may do with the login is what the login is for.
+	r.Vault = &core.VaultProvider{Address: vaultHere}
+	if _, err := h.Store.CreateSecretStore(operator, r); err != nil {
+		t.Fatal(err)
+	}
+	st, l, err := h.Store.StoreLogin(t.Context(), r.Name)
+	if err != nil || st.Vault.Address != vaultHere || l.Source == nil || l.Source.Name != machine.String() {
+		t.Errorf("the login where it is for: %+v, %v", st, err)
+	}
 }

@@ -25,6 +25,12 @@ func Basic(t testing.TB, username, password string) credential.Payload {
 	}})
 }
 
+// Vault returns a payload of kind vault.
+func Vault(t testing.TB, m *credentialv1.Vault) credential.Payload {
+	t.Helper()
+	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: m}})
+}
+
 // VaultToken returns a payload of kind vault that may be sent to any server.
 func VaultToken(t testing.TB, token string) credential.Payload {
 	t.Helper()
@@ -34,17 +40,17 @@ func VaultToken(t testing.TB, token string) credential.Payload {
 // VaultAt returns a payload of kind vault for one server.
 func VaultAt(t testing.TB, token, address string) credential.Payload {
 	t.Helper()
-	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
-		Vault: &credentialv1.Vault{Address: address, Method: &credentialv1.Vault_Token{Token: token}},
-	}})
+	return Vault(t, &credentialv1.Vault{Address: address, Method: &credentialv1.Vault_Token{Token: token}})
 }
 
-// VaultByAWS returns a payload of kind vault that logs in as an AWS credential.
+// VaultByAWS returns a payload of kind vault that logs in as an AWS credential,
+// at https://vault.example.com:8200.
 func VaultByAWS(t testing.TB, source resourcename.Credential) credential.Payload {
 	t.Helper()
-	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{
-		Vault: &credentialv1.Vault{Method: &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "r", Source: source.String()}}},
-	}})
+	return Vault(t, &credentialv1.Vault{
+		Address: "https://vault.example.com:8200",
+		Method:  &credentialv1.Vault_Aws_{Aws: &credentialv1.Vault_Aws{Role: "r", Source: source.String()}},
+	})
 }
 
 // AccessKey returns a payload of kind awsAccessKey; the last 8 of its 40 letters
@@ -61,6 +67,15 @@ func InstanceRole(t testing.TB) credential.Payload {
 	t.Helper()
 	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_AwsRole{
 		AwsRole: &credentialv1.AwsRole{Source: credentialv1.AwsRole_INSTANCE_METADATA},
+	}})
+}
+
+// ManagedIdentity returns a payload of kind azureManagedIdentity, which acts as
+// the server.
+func ManagedIdentity(t testing.TB) credential.Payload {
+	t.Helper()
+	return payload(t, &credentialv1.Payload{Kind: &credentialv1.Payload_AzureManagedIdentity{
+		AzureManagedIdentity: &credentialv1.AzureManagedIdentity{},
 	}})
 }
 
