@@ -13,11 +13,12 @@ import (
 
 // The fields that a document is read into, by their names in JSON spelling.
 const (
-	awsKeyID    = "accessKeyId"
-	awsSecret   = "secretAccessKey"
-	awsToken    = "sessionToken"
-	awsRegion   = "region"
-	awsDocument = "document"
+	awsKeyID      = "accessKeyId"
+	awsSecret     = "secretAccessKey"
+	awsToken      = "sessionToken"
+	awsRegion     = "region"
+	awsExpiration = "expiration"
+	awsDocument   = "document"
 )
 
 // awsFound is a value of a document.
@@ -40,6 +41,7 @@ var awsNames = []struct {
 	{awsKeyID, `(?:aws[_. -]?)?access[_ -]?key(?:[_ -]?id)?`},
 	{awsToken, `(?:aws[_. -]?)?(?:(?:session|security)[_ -]?)?token`},
 	{awsRegion, `(?:aws[_. -]?)?(?:default[_ -]?)?region`},
+	{awsExpiration, awsExpirationName},
 }
 
 var (
@@ -48,7 +50,7 @@ var (
 	// have it. Go's expressions take time linear in the text.
 	awsAssignment = regexp.MustCompile(`(?i)(?:^|[^a-z0-9_])(?:` + awsAnyName() + `)["']?` +
 		`(?:[ \t]*(?:\[[^\]\n]*\][ \t]*)?(?:=>|:=|[=:])[ \t]*|([ \t]+))` +
-		`(?:"([^"\n]*)"|'([^'\n]*)'|([^\s"',;{}&|()\[\]=:][^\s"',;{}&|()\[\]]*))`)
+		`(?:"([^"\n]*)"|'([^'\n]*)'|(` + awsSpacedTime + `)|([^\s"',;{}&|()\[\]=:][^\s"',;{}&|()\[\]]*))`)
 	awsColumn  = regexp.MustCompile(`(?i)^(?:` + awsAnyName() + `)$`)
 	awsProfile = regexp.MustCompile(`^\[[A-Za-z0-9 _./@+:-]{1,200}\]$`)
 	// awsIndirect finds what profiles have in place of a key.
@@ -104,14 +106,19 @@ func (d *awsReader) add(field, value, place string) {
 			value = unescaped
 		}
 	}
-	if field == awsRegion {
+	switch field {
+	case awsRegion:
 		value = awsNormalRegion(value)
+	case awsExpiration:
+		value = awsNormalExpiration(value)
 	}
 	before, seen := d.found[field]
 	switch {
 	case value == "" || value == "null" || value == "None":
 	case seen && before.value != value && field == awsRegion:
 		d.fail("it names two regions: remove one of them")
+	case seen && before.value != value && field == awsExpiration:
+		d.fail("it names two times at which the credentials end: remove one of them")
 	case seen && before.value != value:
 		d.fail("it holds several keys: paste only one of them")
 	case !seen:
@@ -202,7 +209,7 @@ func (d *awsReader) assignments(text string) bool {
 	for _, m := range settings {
 		names, rest := m[1:1+len(awsNames)], m[1+len(awsNames):]
 		i := slices.IndexFunc(names, func(s string) bool { return s != "" })
-		name, space, value := names[i], rest[0], rest[1]+rest[2]+rest[3]
+		name, space, value := names[i], rest[0], rest[1]+rest[2]+rest[3]+rest[4]
 		// A space is enough only after a name that is no word of a sentence.
 		if space != "" && !strings.HasPrefix(strings.ToLower(name), "aws_") {
 			continue
@@ -222,6 +229,7 @@ func (d *awsReader) assignments(text string) bool {
 	if !hasID && !hasSecret {
 		delete(d.found, awsToken)
 		delete(d.found, awsRegion)
+		delete(d.found, awsExpiration)
 	}
 	return d.problem != "" || hasID || hasSecret
 }

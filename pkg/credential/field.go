@@ -23,6 +23,9 @@ type FieldError struct {
 	Kind Kind
 	// Token says that a token was asked for the field.
 	Token bool
+	// Entry says that the payload could have the field, an entry of a map, and does
+	// not.
+	Entry bool
 	// Field is what was asked for, cut off after 200 bytes. It comes from an
 	// injection, and is public.
 	Field string
@@ -41,6 +44,10 @@ func newFieldError(kind Kind, field string, fields []string) *FieldError {
 func (e *FieldError) Error() string {
 	if len(e.Fields) == 0 {
 		return fmt.Sprintf("no field %s: kind %s has none", strconv.Quote(e.Field), strconv.Quote(string(e.Kind)))
+	}
+	if e.Entry {
+		return fmt.Sprintf("this version of the credential, of kind %s, has no entry %s: the keys that it has are not listed here; the whole payload as JSON, without a field, has them",
+			e.Kind, strconv.Quote(e.Field))
 	}
 	what, whole := "credential", "payload"
 	if e.Token {
@@ -67,7 +74,9 @@ func (p Payload) Field(field string) ([]byte, error) {
 	if content, found := find(m, field); found {
 		return content, nil
 	}
-	return nil, newFieldError(d.kind, field, present(m, ""))
+	e := newFieldError(d.kind, field, present(m, ""))
+	e.Entry = inMap(d.message, field) && d.possible(d.message, field)
+	return nil, e
 }
 
 // ValidateField says whether payloads of a kind can have the field, in the
@@ -86,6 +95,19 @@ func ValidateField(k Kind, field string) error {
 // leafMap says whether the entries of a map are fields.
 func leafMap(f protoreflect.FieldDescriptor) bool {
 	return f.IsMap() && f.MapKey().Kind() == protoreflect.StringKind && leaf(f.MapValue())
+}
+
+// inMap says whether path leads into a map of a message.
+func inMap(message protoreflect.MessageDescriptor, path string) bool {
+	name, rest, _ := strings.Cut(path, ".")
+	switch f := message.Fields().ByJSONName(name); {
+	case f == nil || f.IsList():
+		return false
+	case f.IsMap():
+		return true
+	default:
+		return f.Message() != nil && inMap(f.Message(), rest)
+	}
 }
 
 // leaf says whether values of the descriptor are the contents of a field.

@@ -21,6 +21,7 @@ var awsAccessKey = behaviour[*credentialv1.AwsAccessKey]{
 		}
 		return facts
 	},
+	expireTime:   awsExpireTime,
 	longLived:    func(m *credentialv1.AwsAccessKey) bool { return m.GetSessionToken() == "" },
 	mints:        []string{"awsSession", "awsAssumeRole", "registryLogin", "kubernetesLogin"},
 	checkRequest: awsRequests{}.check,
@@ -66,8 +67,10 @@ func checkAwsAccessKey(m *credentialv1.AwsAccessKey, r *report) {
 			return
 		}
 		awsMerge(m, found, places, r)
+		awsMergeExpiration(m, found, places, r)
 	}
 	checkAwsKey(m, places, r)
+	checkAwsExpiration(m, places, r)
 	if m.GetRegion() == "" {
 		m.Region = awsDefaultRegion
 	}

@@ -15,7 +15,7 @@ var githubApp = behaviour[*credentialv1.GithubApp]{
 		m.AppId = trimPasted(m.GetAppId())
 		r.check("appId", m.GetAppId(), `the App's id, a number, or its client id, as "Iv23liAbCdEf0123Gh45"`, isEmpty, githubIsNoAppID)
 		m.InstallationId = githubCheckInstallation(m.GetInstallationId(), r)
-		if key, problem := gcpParseKey(m.GetPrivateKeyPem()); problem != "" {
+		if key, problem := gcpParseKey(pemUnwrap(m.GetPrivateKeyPem())); problem != "" {
 			r.add("privateKeyPem", "must be a private key of the App, an RSA key of 2,048 to 8,192 bits in PEM form; it "+problem)
 		} else {
 			m.PrivateKeyPem = key.text

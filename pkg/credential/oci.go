@@ -123,6 +123,9 @@ func readOciDocument(m *credentialv1.Oci, r *report) (read, keyFile bool) {
 		return true, false
 	}
 	profile, problem := ociProfile(text)
+	if decoded, ok := decodePaste(unquotePaste(text)); ok && problem != "" {
+		profile, problem = ociProfile(decoded)
+	}
 	if problem != "" {
 		r.add("document", "must be one profile of ~/.oci/config; it "+problem)
 		return false, false

@@ -231,8 +231,12 @@ func TestFieldErrors(t *testing.T) {
 	vault := mustNew(t, &credentialv1.Payload{Kind: &credentialv1.Payload_Vault{Vault: &credentialv1.Vault{
 		Method: &credentialv1.Vault_AppRole_{AppRole: &credentialv1.Vault_AppRole{RoleId: "r"}},
 	}}})
+	assumed := mustNew(t, &credentialv1.Payload{Kind: &credentialv1.Payload_AwsAssumeRole{AwsAssumeRole: &credentialv1.AwsAssumeRole{
+		Source: "projects/p/credentials/key", RoleArn: "arn:aws:iam::123456789012:role/r", Tags: map[string]string{"team": "a"},
+	}}})
 	const (
 		ofBasic  = ": name one of password, username, or none for the whole payload as JSON"
+		ofEntry  = ": the keys that it has are not listed here; the whole payload as JSON, without a field, has them"
 		ofOpaque = ": name one of data.KEY, or none for the whole payload as JSON"
 		ofVault  = ": name one of appRole.mount, appRole.roleId, or none for the whole payload as JSON"
 	)
@@ -249,7 +253,10 @@ func TestFieldErrors(t *testing.T) {
 		{basic, strings.Repeat("x", 300), `a credential of kind basic has no field "` + strings.Repeat("x", 200) + `"` + ofBasic},
 		{opaque, "data", `a credential of kind opaque has no field "data"` + ofOpaque},
 		{opaque, "data.", `a credential of kind opaque has no field "data."` + ofOpaque},
-		{opaque, "data.other", `a credential of kind opaque has no field "data.other"` + ofOpaque},
+		{opaque, "data.other", `this version of the credential, of kind opaque, has no entry "data.other"` + ofEntry},
+		{opaque, "data.a/b", `a credential of kind opaque has no field "data.a/b"` + ofOpaque},
+		{assumed, "tags.other", `this version of the credential, of kind awsAssumeRole, has no entry "tags.other"` + ofEntry},
+		{assumed, "duration.seconds", `a credential of kind awsAssumeRole has no field "duration.seconds": name one of region, roleArn, source, tags.KEY, or none for the whole payload as JSON`},
 		{vault, "token", `a credential of kind vault has no field "token"` + ofVault},
 		{vault, "app_role.role_id", `a credential of kind vault has no field "app_role.role_id"` + ofVault},
 		{vault, "appRole", `a credential of kind vault has no field "appRole"` + ofVault},

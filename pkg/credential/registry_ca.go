@@ -9,11 +9,16 @@ import (
 // maxAuthority is the most bytes of certificates of authorities.
 const maxAuthority = 64 << 10
 
-// checkAuthority returns certificates in PEM form with the line ends and the
-// white space that a paste brought removed, and reports what is wrong with them.
-// None are fine.
+// checkAuthority returns certificates in PEM form with the base64, the quotes,
+// the line ends and the white space that a paste brought removed, and reports what
+// is wrong with them. None are fine.
 func checkAuthority(field, value string, r *report) string {
-	value = trimPasted(strings.ReplaceAll(value, "\r\n", "\n"))
+	normal := func(text string) string { return trimPasted(strings.ReplaceAll(text, "\r\n", "\n")) }
+	value = normal(value)
+	// What can be read as it stands is not touched.
+	if value != "" && isNoAuthority(value) != "" {
+		value = normal(pemUnwrap(unquotePaste(value)))
+	}
 	if value != "" {
 		r.check(field, value, "one or more certificates in PEM form, of at most 65,536 bytes", longerThan(maxAuthority), isNoAuthority)
 	}

@@ -74,20 +74,27 @@ func (d *registryDocument) read(at, text, server string) {
 		case strings.HasPrefix(text, "{"):
 			d.readJSON(at, []byte(text), server)
 			return
-		case d.readCommand(at, text):
+		case d.readMembers(at, text, server), d.readCommand(at, text):
 			return
 		}
 		decoded, ok := decodePaste(text)
 		if !ok {
 			break
 		}
+		if d.readAuth(at, decoded, server) {
+			return
+		}
 		text = decoded
 	}
-	if yamlKey.MatchString(text) {
+	switch {
+	case yamlKey.MatchString(text):
 		d.readYAML(at, text, server)
-		return
+	case registryLoose.MatchString(text):
+		d.add(at, "must be "+wantRegistryDocument+"; it begins as a login in a config.json and is no valid JSON: "+
+			"copy it again, from the registry's name to the brace that closes the login")
+	default:
+		d.add(at, "must be "+wantRegistryDocument+"; it is none of these")
 	}
-	d.add(at, "must be "+wantRegistryDocument+"; it is none of these")
 }
 
 // unquotePaste takes the quotes off that a shell or another program put around

@@ -39,9 +39,11 @@ var metadata = []netip.Addr{
 	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
 	netip.MustParseAddr("168.63.129.16"),   // Azure's host
 	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
-	netip.MustParseAddr("fd00:ec2::254"),   // AWS
-	netip.MustParseAddr("fd00:ec2::23"),    // AWS, pod identity
-	netip.MustParseAddr("fd20:ce::254"),    // Google Cloud
+	netip.MustParseAddr("fd00:c1::a9fe:a9fe"),
+	netip.MustParseAddr("fd00:ec2::254"), // AWS
+	netip.MustParseAddr("fd00:ec2::23"),  // AWS, pod identity
+	netip.MustParseAddr("fd20:ce::254"),  // Google Cloud
+	netip.MustParseAddr("fd00:42::42"),   // Scaleway
 }
 
 // closed are networks that are reached only when allowed, beside those that

@@ -67,6 +67,8 @@ func TestEgressCheck(t *testing.T) {
 		{"fd00:ec2::254", false, false},
 		{"fd00:ec2::23", false, false},
 		{"fd20:ce::254", false, false},
+		{"fd00:c1::a9fe:a9fe", false, false},
+		{"fd00:42::42", false, false},
 		{"100.100.100.200", false, false},
 		{"168.63.129.16", false, false},
 		{"192.0.0.192", false, false},
@@ -152,7 +154,7 @@ func TestEgressTransport(t *testing.T) {
 	if !errors.As(err, &refused) || reached {
 		t.Errorf("loopback by name: %v, reached: %t", err, reached)
 	}
-	if e := NetworkError("read", err); !errors.Is(e, ErrRefused) || !strings.Contains(e.Text, "loopback") {
+	if e := NetworkError("read", err); !errors.Is(e, ErrRefused) || !errors.Is(e, ErrForbiddenAddress) || !strings.Contains(e.Text, "loopback") {
 		t.Errorf("as an error of the store: %v", e)
 	}
 	if err := get(Egress{Allow: prefixes("127.0.0.0/8", "::1/128")}); err != nil || !reached {

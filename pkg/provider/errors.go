@@ -28,6 +28,10 @@ var (
 	ErrDestroyed = errors.New("version destroyed")
 )
 
+// ErrForbiddenAddress is the [ErrRefused] of this program about an address: its
+// own configuration keeps it away from there, and the store was never asked.
+var ErrForbiddenAddress = fmt.Errorf("%w", ErrRefused)
+
 // ErrClosed says that a Client was used after its Close.
 var ErrClosed = errors.New("provider client is closed")
 

@@ -17,7 +17,7 @@ import (
 // names the time of day; and it has no URL in it.
 func NetworkError(op string, err error) *Error {
 	if e, ok := errors.AsType[*EgressError](err); ok {
-		return &Error{Kind: ErrRefused, Op: op, Text: Clean(e.Error())}
+		return &Error{Kind: ErrForbiddenAddress, Op: op, Text: Clean(e.Error())}
 	}
 	return &Error{Kind: ErrUnavailable, Op: op, Text: Clean(networkText(err))}
 }

@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -100,7 +101,11 @@ type AwsAccessKey struct {
 	// create-access-key" or of STS, the CSV of the console, a profile of
 	// ~/.aws/credentials, export lines. It is read into the other fields and not
 	// kept.
-	Document      string `protobuf:"bytes,5,opt,name=document,proto3" json:"document,omitempty"`
+	Document string `protobuf:"bytes,5,opt,name=document,proto3" json:"document,omitempty"`
+	// When the credentials end, of the years 2000 to 9999; unknown when absent. Only
+	// with session_token: keys of users do not end by themselves. One that has passed
+	// is kept, as people paste what they have.
+	Expiration    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expiration,proto3" json:"expiration,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +173,13 @@ func (x *AwsAccessKey) GetDocument() string {
 		return x.Document
 	}
 	return ""
+}
+
+func (x *AwsAccessKey) GetExpiration() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expiration
+	}
+	return nil
 }
 
 // AwsRole is the role that AWS gives to the machine, container or pod that the
@@ -386,13 +398,16 @@ var File_credential_v1_aws_proto protoreflect.FileDescriptor
 
 const file_credential_v1_aws_proto_rawDesc = "" +
 	"\n" +
-	"\x17credential/v1/aws.proto\x12\rcredential.v1\x1a\x1egoogle/protobuf/duration.proto\"\xc6\x01\n" +
+	"\x17credential/v1/aws.proto\x12\rcredential.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x02\n" +
 	"\fAwsAccessKey\x12\"\n" +
 	"\raccess_key_id\x18\x01 \x01(\tR\vaccessKeyId\x12/\n" +
 	"\x11secret_access_key\x18\x02 \x01(\tB\x03\x80\x01\x01R\x0fsecretAccessKey\x12(\n" +
 	"\rsession_token\x18\x03 \x01(\tB\x03\x80\x01\x01R\fsessionToken\x12\x16\n" +
 	"\x06region\x18\x04 \x01(\tR\x06region\x12\x1f\n" +
-	"\bdocument\x18\x05 \x01(\tB\x03\x80\x01\x01R\bdocument\"\xdf\x01\n" +
+	"\bdocument\x18\x05 \x01(\tB\x03\x80\x01\x01R\bdocument\x12:\n" +
+	"\n" +
+	"expiration\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expiration\"\xdf\x01\n" +
 	"\aAwsRole\x125\n" +
 	"\x06source\x18\x01 \x01(\x0e2\x1d.credential.v1.AwsRole.SourceR\x06source\x12\x19\n" +
 	"\brole_arn\x18\x02 \x01(\tR\aroleArn\x12\x16\n" +
@@ -437,22 +452,24 @@ func file_credential_v1_aws_proto_rawDescGZIP() []byte {
 var file_credential_v1_aws_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_credential_v1_aws_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_credential_v1_aws_proto_goTypes = []any{
-	(AwsRole_Source)(0),         // 0: credential.v1.AwsRole.Source
-	(*AwsAccessKey)(nil),        // 1: credential.v1.AwsAccessKey
-	(*AwsRole)(nil),             // 2: credential.v1.AwsRole
-	(*AwsAssumeRole)(nil),       // 3: credential.v1.AwsAssumeRole
-	nil,                         // 4: credential.v1.AwsAssumeRole.TagsEntry
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	(AwsRole_Source)(0),           // 0: credential.v1.AwsRole.Source
+	(*AwsAccessKey)(nil),          // 1: credential.v1.AwsAccessKey
+	(*AwsRole)(nil),               // 2: credential.v1.AwsRole
+	(*AwsAssumeRole)(nil),         // 3: credential.v1.AwsAssumeRole
+	nil,                           // 4: credential.v1.AwsAssumeRole.TagsEntry
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 6: google.protobuf.Duration
 }
 var file_credential_v1_aws_proto_depIdxs = []int32{
-	0, // 0: credential.v1.AwsRole.source:type_name -> credential.v1.AwsRole.Source
-	5, // 1: credential.v1.AwsAssumeRole.duration:type_name -> google.protobuf.Duration
-	4, // 2: credential.v1.AwsAssumeRole.tags:type_name -> credential.v1.AwsAssumeRole.TagsEntry
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	5, // 0: credential.v1.AwsAccessKey.expiration:type_name -> google.protobuf.Timestamp
+	0, // 1: credential.v1.AwsRole.source:type_name -> credential.v1.AwsRole.Source
+	6, // 2: credential.v1.AwsAssumeRole.duration:type_name -> google.protobuf.Duration
+	4, // 3: credential.v1.AwsAssumeRole.tags:type_name -> credential.v1.AwsAssumeRole.TagsEntry
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_credential_v1_aws_proto_init() }

@@ -2,7 +2,6 @@ package core
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -65,6 +64,9 @@ func parseFilter(text string) (filter, error) {
 			return nil, err
 		}
 		valueAt := place()
+		if strings.HasPrefix(rest, "'") {
+			return nil, invalidField("filter", "single quotes at character %d: use double quotes, or none where the value holds no spaces", valueAt)
+		}
 		var ok bool
 		if t.value, rest, ok = filterValue(rest); !ok {
 			return nil, invalidField("filter", "expected a value behind the operator of the term at character %d; quote one that holds spaces", t.at)
@@ -101,83 +103,6 @@ func (t *term) spans() bool { return t.field == "age" || t.field == "expires" }
 
 // timed says whether time alone changes what the term is true of.
 func (t *term) timed() bool { return t.spans() || t.field == "ageState" }
-
-// checkValue refuses what the field can never be, which otherwise would match
-// nothing without a word.
-func (t *term) checkValue(at int) error {
-	var known []string
-	switch t.field {
-	case "age", "expires":
-		var ok bool
-		if t.span, ok = parseSpan(t.value); !ok {
-			return invalidField("filter", "expected a length of time at character %d: a number of at most %d days and d, h, m or s behind it, as 90d", at, maxSpan/day)
-		}
-		return nil
-	case "ageState":
-		known = ageStates
-	case "verification":
-		for s := range VerificationUnsupported + 1 {
-			known = append(known, s.String())
-		}
-	default:
-		return nil
-	}
-	if !slices.Contains(known, t.value) {
-		return invalidField("filter", "unknown value at character %d: %s is one of %s", at, t.field, strings.Join(known, ", "))
-	}
-	return nil
-}
-
-const (
-	day = 24 * time.Hour
-	// maxSpan is far from where a time.Duration ends.
-	maxSpan = 36_500 * day
-)
-
-// parseSpan reads a whole number with its unit: 90d, 12h, 30m or 45s.
-func parseSpan(text string) (time.Duration, bool) {
-	if len(text) < 2 {
-		return 0, false
-	}
-	unit, ok := map[byte]time.Duration{'d': day, 'h': time.Hour, 'm': time.Minute, 's': time.Second}[text[len(text)-1]]
-	digits := text[:len(text)-1]
-	n, err := strconv.ParseUint(digits, 10, 63)
-	if !ok || err != nil || digits[0] == '+' || n > uint64(maxSpan/unit) {
-		return 0, false
-	}
-	return time.Duration(n) * unit, true
-}
-
-// filterValue takes a bare word or a quoted string off the front.
-func filterValue(s string) (value, rest string, ok bool) {
-	if s == "" {
-		return "", "", false
-	}
-	if s[0] != '"' {
-		value, rest, _ = strings.Cut(s, " ")
-		return value, strings.TrimLeft(rest, " "), !strings.ContainsAny(value, `"=!`)
-	}
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			i++
-			if i == len(s) {
-				return "", "", false
-			}
-			b.WriteByte(s[i])
-		case '"':
-			rest = s[i+1:]
-			if rest != "" && rest[0] != ' ' {
-				return "", "", false
-			}
-			return b.String(), strings.TrimLeft(rest, " "), true
-		default:
-			b.WriteByte(s[i])
-		}
-	}
-	return "", "", false
-}
 
 // refuseTimed is for a watch: nothing tells it when time alone changes what
 // matches.

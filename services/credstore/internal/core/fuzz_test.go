@@ -108,6 +108,7 @@ func FuzzFilter(f *testing.F) {
 		strings.Repeat("kind=a AND ", 400), "kind==a", "labels.a=b=c", " kind = a ", "kind =", "labels.x = \xff",
 		"age>90d", "age >= 12h AND age<30m", "expires < 14d", "expires <= 45s", `age > "1d"`, "age = 1d", "age > -1d", "age > 99999999999999999999d", "age>d", "age > 1w",
 		"ageState = DUE", "ageState != EXPIRED AND verification = REFUSED", "verification = STATE_UNSPECIFIED", "ageState > DUE", "kind < a", "kind <> a", "age => 1d", "age > +1d", "age > 1 d",
+		"kind = bassic", "kind='basic'", "labels.x = 'a b'", "labels.x = it's", "name = demo", "name = projects/p/credentials/c", "kind = Basic AND name != x",
 	} {
 		f.Add(s)
 	}
@@ -173,7 +174,10 @@ func TestFilter(t *testing.T) {
 		{"labels.none != a", "c other"},
 		{`labels.none = ""`, ""},
 		{"name = projects/p/credentials/c", "c"},
-		{"name = c", ""},
+		{"name != projects/p/credentials/c", "other"},
+		{"name = projects/q/credentials/c", ""},
+		{"labels.team = it's", ""},
+		{`labels.team = "'a'"`, ""},
 		{"age > 90d", "c"},
 		{"age>90d", "c"},
 		{`age > "90d"`, "c"},
@@ -209,7 +213,20 @@ func TestFilter(t *testing.T) {
 		{"kind > a", bad},
 		{"kind == a", bad},
 		{"AND kind = a", bad},
-		{"kind = a AND", bad},
+		{"kind = basic AND", bad},
+		{"kind = bassic", bad},
+		{"kind != bassic", bad},
+		{"kind = Basic", bad},
+		{`kind = ""`, bad},
+		{"kind = 'basic'", bad},
+		{"labels.team = 'a'", bad},
+		{"labels.team = 'a b'", bad},
+		{"age > '90d'", bad},
+		{"name = c", bad},
+		{"name != c", bad},
+		{"name = credentials/c", bad},
+		{"name = projects/p/credentials/c/versions/1", bad},
+		{`name = ""`, bad},
 		{`kind = "a`, bad},
 		{`kind = "a\`, bad},
 		{"age = 90d", bad},
@@ -253,17 +270,26 @@ func TestFilter(t *testing.T) {
 
 // Refusals say where, and what to write instead.
 func TestFilterErrors(t *testing.T) {
+	const kinds = "basic, apiToken, opaque, vault, certificate, sshKey, awsAccessKey, awsRole, awsAssumeRole, azureServicePrincipal, azureManagedIdentity, azureWorkloadIdentity, gcpServiceAccount, gcpApiKey, gcpExternalAccount, ibmCloud, oci, kubeconfig, dockerRegistry, githubApp, gitlabToken, smtp, webhook, conjur"
 	for text, want := range map[string]string{
-		"kind = basic AND age = 90d":     "expected >, >=, < or <= at character 22: age is compared with a length of time",
-		"  age > soon ":                  "expected a length of time at character 9: a number of at most 36500 days and d, h, m or s behind it, as 90d",
-		"kind = a AND ageState = LATE":   "unknown value at character 25: ageState is one of AGE_STATE_UNSPECIFIED, FRESH, DUE, OVERDUE, EXPIRING, EXPIRED",
-		"verification=OK":                "unknown value at character 14: verification is one of STATE_UNSPECIFIED, VERIFIED, REFUSED, UNREACHABLE, UNSUPPORTED",
-		"kind > a":                       "expected = or != at character 6: kind has no order",
-		"kind = a AND colour = red":      "unknown field at character 14: use kind, name, labels.KEY, age, ageState, expires or verification",
-		"kind = a OR kind = b":           "expected AND at character 10",
-		"kind":                           "expected FIELD = VALUE at character 1",
-		"kind = a AND labels.x ! b":      "expected = or != at character 23",
-		"kind = a AND labels.x = \"b\"c": "expected a value behind the operator of the term at character 14; quote one that holds spaces",
+		"kind = basic AND age = 90d":       "expected >, >=, < or <= at character 22: age is compared with a length of time",
+		"  age > soon ":                    "expected a length of time at character 9: a number of at most 36500 days and d, h, m or s behind it, as 90d",
+		"kind = oci AND ageState = LATE":   "unknown value at character 27: ageState is one of AGE_STATE_UNSPECIFIED, FRESH, DUE, OVERDUE, EXPIRING, EXPIRED",
+		"verification=OK":                  "unknown value at character 14: verification is one of STATE_UNSPECIFIED, VERIFIED, REFUSED, UNREACHABLE, UNSUPPORTED",
+		"kind > a":                         "expected = or != at character 6: kind has no order",
+		"kind = oci AND colour = red":      "unknown field at character 16: use kind, name, labels.KEY, age, ageState, expires or verification",
+		"kind = oci OR kind = smtp":        "expected AND at character 12",
+		"kind":                             "expected FIELD = VALUE at character 1",
+		"kind = oci AND labels.x ! b":      "expected = or != at character 25",
+		"kind = oci AND labels.x = \"b\"c": "expected a value behind the operator of the term at character 16; quote one that holds spaces",
+		"ageState = due":                   "unknown value at character 12: ageState is one of AGE_STATE_UNSPECIFIED, FRESH, DUE, OVERDUE, EXPIRING, EXPIRED; did you mean DUE?",
+		"kind = bassic":                    "unknown value at character 8: kind is one of " + kinds + "; did you mean basic?",
+		"kind = APITOKEN":                  "unknown value at character 8: kind is one of " + kinds + "; did you mean apiToken?",
+		"kind = password":                  "unknown value at character 8: kind is one of " + kinds,
+		`kind = "basic "`:                  "unknown value at character 8: kind is one of " + kinds + "; did you mean basic?",
+		"kind='basic'":                     "single quotes at character 6: use double quotes, or none where the value holds no spaces",
+		"name = demo":                      "expected a full name at character 8, as projects/PROJECT/credentials/CREDENTIAL",
+		"name = a/b":                       "expected a full name at character 8, as projects/PROJECT/credentials/CREDENTIAL",
 	} {
 		_, err := parseFilter(text)
 		if err == nil || err.Error() != "invalid argument: filter: "+want {

@@ -3,6 +3,7 @@ package issuer
 import (
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/services/credstore/internal/core"
@@ -23,6 +24,10 @@ func words(e *provider.Error) string {
 	if text == "" {
 		text = e.Kind.Error()
 	}
+	// What link-local addresses are refused for, nothing allows.
+	if errors.Is(e, provider.ErrForbiddenAddress) && strings.HasSuffix(text, "configuration can allow it") {
+		text += " with --allow-target"
+	}
 	return provider.Clean(text)
 }
 
@@ -35,6 +40,12 @@ func mintError(name string, e *provider.Error) error {
 		return &core.Error{
 			Kind: core.ErrUnavailable, Reason: core.ReasonVendorUnavailable, Resource: name,
 			Message: "no token can be minted from " + name + " now: " + words(e),
+		}
+	case errors.Is(e, provider.ErrForbiddenAddress):
+		// Not unavailable: calling again helps only after somebody changed something.
+		return &core.Error{
+			Kind: core.ErrPrecondition, Reason: core.ReasonMintRefused, Resource: name,
+			Message: "no token is minted from " + name + ": " + words(e),
 		}
 	}
 	return &core.Error{

@@ -122,7 +122,8 @@ func (i *Issuer) Verify(ctx context.Context, login credential.Login) (core.Verif
 		return core.Verification{}, err // the caller's context has ended
 	case errors.Is(e, provider.ErrUnsupported):
 		out.State = core.VerificationUnsupported
-	case errors.Is(e, provider.ErrUnavailable):
+	case errors.Is(e, provider.ErrUnavailable), errors.Is(e, provider.ErrForbiddenAddress):
+		// That this server may not connect says nothing about the credential.
 		out.State = core.VerificationUnreachable
 	default:
 		out.State = core.VerificationRefused

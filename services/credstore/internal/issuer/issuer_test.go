@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -35,6 +36,14 @@ func TestVerify(t *testing.T) {
 		{"without words", &provider.Error{Kind: provider.ErrRefused}, core.VerificationRefused, "refused"},
 		{"control characters", &provider.Error{Kind: provider.ErrRefused, Text: "a\x1b[31m\nb"}, core.VerificationRefused, "a [31m b"},
 		{"long", &provider.Error{Kind: provider.ErrRefused, Text: long}, core.VerificationRefused, long[:provider.MaxText-1] + "…"},
+		{
+			"a private address", provider.NetworkError("verify", provider.Egress{}.Check(netip.MustParseAddr("10.0.0.1"))), core.VerificationUnreachable,
+			"this server does not connect to 10.0.0.1: it is a private address; the server's configuration can allow it with --allow-target",
+		},
+		{
+			"a link-local address", provider.NetworkError("verify", provider.Egress{}.Check(netip.MustParseAddr("169.254.1.1"))), core.VerificationUnreachable,
+			"this server does not connect to 169.254.1.1: it is a link-local address, where clouds keep their metadata services",
+		},
 		{"a stranger's", errors.New("dial: " + goodKey), core.VerificationUnreachable, "failed with an error of type *errors.errorString"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -113,6 +122,8 @@ func TestMintErrors(t *testing.T) {
 			return err
 		}
 		wantError(t, mint(refused), core.ErrPrecondition, core.ReasonMintRefused, "403 SignatureDoesNotMatch")
+		forbidden := provider.NetworkError("mint", provider.Egress{}.Check(netip.MustParseAddr("10.0.0.1")))
+		wantError(t, mint(forbidden), core.ErrPrecondition, core.ReasonMintRefused, "credentials/a: this server does not connect to 10.0.0.1: it is a private address; the server's configuration can allow it with --allow-target")
 		wantError(t, mint(away), core.ErrUnavailable, core.ReasonVendorUnavailable, "503 busy")
 		wantError(t, mint(errors.New(goodKey)), core.ErrUnavailable, core.ReasonVendorUnavailable, "failed with an error")
 		wantInvalid(t, mint(&provider.Error{Kind: provider.ErrUnsupported, Text: "sessions are for users"}), "sessions are for users")
