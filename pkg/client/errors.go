@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -199,5 +201,21 @@ func (s typedStream) SendMsg(m any) error { return fromStatus(s.ClientStream.Sen
 
 // tokenError makes a failure to get a token one that gRPC passes on as it is.
 func tokenError(err error) error {
-	return status.Error(codes.Unauthenticated, "no token to send: "+strings.TrimSpace(err.Error()))
+	text := strings.TrimSpace(err.Error())
+	if failed, ok := errors.AsType[*fs.PathError](err); ok && (mayBeToken(failed.Path) || errors.Is(failed, syscall.ENAMETOOLONG)) {
+		text = "token file: the token stands in the place of the file's name, which is not repeated here"
+	}
+	return status.Error(codes.Unauthenticated, "no token to send: "+text)
+}
+
+// mayBeToken finds what was given for the name of a token file and is what should
+// be in it: an error ends in logs, where no token belongs.
+func mayBeToken(path string) bool {
+	start := strings.TrimSpace(path)
+	for _, prefix := range []string{"credstore_", "{", "[", "-----"} {
+		if strings.HasPrefix(start, prefix) {
+			return true
+		}
+	}
+	return strings.ContainsAny(path, "\r\n")
 }

@@ -55,6 +55,12 @@ func arrows() []arrow {
 			reason: "the schedule is generic: it orders what it is given",
 		},
 		{
+			from:   []string{internal + "jsoncheck"},
+			banned: append([]string{module + "..."}, technology...),
+			except: []string{module + "pkg/nearest"},
+			reason: "the reading of JSON is generic: it takes any message's descriptor",
+		},
+		{
 			from:   []string{"pkg/inject/..."},
 			banned: append([]string{module + "gen/...", module + "pkg/client/..."}, technology[:2]...),
 			reason: "the engine turns sets into files, wherever the sets come from",
@@ -241,6 +247,7 @@ func TestArrowsRefuse(t *testing.T) {
 		{module + internal + "broker", []string{module + "pkg/provider/vault"}},
 		{module + internal + "storage/sqlite", []string{module + internal + "app"}},
 		{module + internal + "schedule", []string{module + internal + "core"}},
+		{module + internal + "jsoncheck", []string{module + "gen/go/credstore/v1"}},
 		{module + "pkg/inject", []string{"google.golang.org/grpc"}},
 		{module + "pkg/client", []string{module + "services/credstore/internal/core"}},
 		{module + "services/injector", []string{module + "services/credstore/internal/core"}},

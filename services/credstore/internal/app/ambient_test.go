@@ -23,8 +23,10 @@ func TestAmbient(t *testing.T) {
 	if a.allows(role, defaultProject) {
 		t.Error("a kind is bound without a binding")
 	}
-	for _, bad := range []string{"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default", "vault=team", "vault=team@http://vault.example.com", "vault=team@https://", "vault=team@https:///ns", "vault=team@https://vault.example.com/auth/", "vault=team@https://vault.example.com?x", "vault=team@https://vault.example.com/a#b", "vault=team@https://vault.example.com:x",
-		"awsRole=default@https://x"} {
+	for _, bad := range []string{
+		"", "awsRole", "awsRole=", "awsAccessKey=default", "basic=default", "awsRole=Default", "awsRole=a/b", "=default", "vault=team", "vault=team@http://vault.example.com", "vault=team@https://", "vault=team@https:///ns", "vault=team@https://vault.example.com/auth/", "vault=team@https://vault.example.com?x", "vault=team@https://vault.example.com/a#b", "vault=team@https://vault.example.com:x",
+		"awsRole=default@https://x",
+	} {
 		if err := a.Bind(bad); err == nil {
 			t.Errorf("%q is accepted", bad)
 		}

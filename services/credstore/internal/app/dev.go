@@ -238,18 +238,22 @@ func (d *dev) explain() error {
   gRPC     %[4]s
   REST     %[5]s, described at %[5]s/openapi.json
 
-In another terminal:
+In another terminal, in bash (for <<< and <(…)):
 
   . %[6]s
-  cat $CREDSTORE_FILES/username
+  cat "$CREDSTORE_FILES/username"
   credstore credential update demo --kind basic --set username=demo --secret password=- <<< 'a new one'
-  cat $CREDSTORE_FILES/password
+  cat "$CREDSTORE_FILES/password"
   credstore credential delete demo            # refused: it lists who uses it
   credstore usage list demo
   credstore watch
-  curl --cacert $CREDSTORE_CA -H "Authorization: Bearer $CREDSTORE_TOKEN" $CREDSTORE_URL/v1/projects/default/credentials
+  bearer() { printf 'Authorization: Bearer %%s\n' "$CREDSTORE_TOKEN"; }    # no argument holds the token
+  curl --cacert "$CREDSTORE_CA" -H @<(bearer) "$CREDSTORE_URL/v1/projects/default/credentials"
+  buf curl --protocol grpc --cacert "$CREDSTORE_CA" --reflect-header '*' -H @<(bearer) \
+    -d '{"name": "%[3]s"}' "https://$CREDSTORE_ADDR/credstore.v1.CredentialService/GetCredential"
 
-(credstore stands for "go run ./services/credstore" in a checkout.)
+(In a checkout, credstore stands for "go run ./services/credstore", and buf for
+"go tool -modfile=tools/proto/go.mod buf".)
 `, d.dir, d.filesDir(), demoCredential, d.server.GRPCAddr(), d.server.URL(), shellQuote(d.envFile()))
 	return err
 }

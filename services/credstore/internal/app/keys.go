@@ -60,7 +60,7 @@ func rootKey(path string, create bool) (*seal.FileRootKey, error) {
 		return seal.CreateRootKeyFile(path)
 	}
 	if !known {
-		return nil, fmt.Errorf("the root key %s is missing; without it nothing in the store can be read: put it back from its backup", path)
+		return nil, fmt.Errorf("the root key %s is missing; without it nothing in the store can be read: name it by --root-key or CREDSTORE_ROOT_KEY if it is elsewhere, or put it back from its backup", path)
 	}
 	return seal.LoadRootKeyFile(path)
 }

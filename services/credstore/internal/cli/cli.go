@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	"github.com/credstore/credstore/pkg/client"
 )
 
@@ -50,15 +51,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 // describe says what went wrong as a person wants to read it.
 func describe(err error) string {
 	if inUse, ok := errors.AsType[*client.InUseError](err); ok {
-		var text strings.Builder
-		text.WriteString(err.Error())
-		for _, u := range inUse.Usages {
-			_, _ = fmt.Fprintf(&text, "\n  %s  %s", u.GetSource(), u.GetUser())
-		}
-		for _, c := range inUse.Consumers {
-			_, _ = fmt.Fprintf(&text, "\n  LIVE     %s (%s) holds version %d", either(c.GetWorkload(), "a call"), c.GetPrincipal(), c.GetVersion())
-		}
-		return text.String()
+		return describeUse(inUse, err.Error())
 	}
 	var invalid *client.InvalidError
 	if errors.As(err, &invalid) && len(invalid.Violations) > 0 {
@@ -69,7 +62,41 @@ func describe(err error) string {
 		}
 		return text.String()
 	}
-	return err.Error()
+	return err.Error() + remedy(err)
+}
+
+// describeUse lists who uses what was to be deleted, with what each needs to go.
+func describeUse(inUse *client.InUseError, message string) string {
+	var text strings.Builder
+	// The server speaks of its field.
+	text.WriteString(strings.Replace(message, "set force to delete", "give --force to delete", 1))
+	for _, u := range inUse.Usages {
+		_, _ = fmt.Fprintf(&text, "\n  %-7s  %s", u.GetSource(), u.GetUser())
+		if of, id, ok := strings.Cut(u.GetName(), "/usages/"); ok && u.GetSource() == credstorev1.Usage_DECLARED {
+			_, _ = fmt.Fprintf(&text, " (credstore usage delete %s %s)", of, id)
+		}
+	}
+	for _, x := range inUse.Consumers {
+		who := x.GetPrincipal()
+		if x.GetWorkload() != "" {
+			who = fmt.Sprintf("%s (%s)", x.GetWorkload(), who)
+		}
+		_, _ = fmt.Fprintf(&text, "\n  %-7s  %s holds version %d", consumerState(x), who, x.GetVersion())
+	}
+	return text.String()
+}
+
+// remedy ends an error with the flags that mend it: the server and the library
+// below know none.
+func remedy(err error) string {
+	if failed, ok := errors.AsType[*client.Error](err); ok && failed.Reason == "TOKEN_MISSING" {
+		return "; name a file with a token by --token-file or CREDSTORE_TOKEN_FILE, or set CREDSTORE_TOKEN"
+	}
+	// gRPC makes a text of it.
+	if strings.Contains(err.Error(), "certificate signed by unknown authority") {
+		return "; name the file of the server's authority, its ca.pem, by --ca or CREDSTORE_CA"
+	}
+	return ""
 }
 
 func newRoot(s Streams) *cobra.Command {
@@ -84,17 +111,25 @@ func newRoot(s Streams) *cobra.Command {
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
+		if cmd.Annotations[plainOutput] != "" && c.output != "table" {
+			return usageError{fmt.Errorf("%q prints nothing as %s: leave out --output", cmd.CommandPath(), c.output)}
+		}
+		return nil
+	}
 	f := root.PersistentFlags()
 	f.StringVar(&c.address, "address", s.Getenv("CREDSTORE_ADDR"), "gRPC address of the server, host:port (CREDSTORE_ADDR)")
 	f.StringVar(&c.ca, "ca", s.Getenv("CREDSTORE_CA"), "PEM file that the server's certificate is checked against (CREDSTORE_CA)")
 	f.StringVar(&c.tokenFile, "token-file", s.Getenv("CREDSTORE_TOKEN_FILE"), "file that holds the API token (CREDSTORE_TOKEN_FILE; or the token itself in CREDSTORE_TOKEN)")
 	f.StringVar(&c.project, "project", either(s.Getenv("CREDSTORE_PROJECT"), "default"), "project of names that do not say theirs (CREDSTORE_PROJECT)")
 	f.BoolVar(&c.insecure, "insecure", false, "talk to a server on this machine without TLS")
-	f.DurationVar(&c.timeout, "timeout", 30*time.Second, "how long one call may take")
+	c.timeout = 30 * time.Second
+	f.Var((*days)(&c.timeout), "timeout", "how long one call may take")
 	f.StringVarP(&c.output, "output", "o", "table", "table, json or yaml")
 	root.AddGroup(&cobra.Group{ID: "server", Title: "Run a server:"}, &cobra.Group{ID: "client", Title: "Work with a server:"})
 	for _, cmd := range []*cobra.Command{newServe(s), newDev(s), newInit(s), newHealth(s)} {
 		cmd.GroupID = "server"
+		cmd.Annotations = plain()
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
@@ -104,7 +139,9 @@ func newRoot(s Streams) *cobra.Command {
 		cmd.GroupID = "client"
 		root.AddCommand(cmd)
 	}
-	root.AddCommand(newVersion(s))
+	version := newVersion(s)
+	version.Annotations = plain()
+	root.AddCommand(version)
 	root.InitDefaultCompletionCmd()
 	refuseUnknown(root)
 	return root

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 	"time"
 
@@ -36,8 +38,17 @@ func (c *connection) dial() (*client.Client, error) {
 	if token := c.streams.Getenv("CREDSTORE_TOKEN"); c.tokenFile == "" && token != "" {
 		o.Token = func(context.Context) (string, error) { return strings.TrimSpace(token), nil }
 	}
+	if c.tokenFile != "" {
+		// Here the flag is known; the client says the same of its option.
+		if _, err := os.Stat(c.tokenFile); err != nil {
+			return nil, fileError("--token-file (CREDSTORE_TOKEN_FILE)", c.tokenFile, err)
+		}
+	}
 	cl, err := client.Dial(o)
 	if err != nil {
+		if failed, ok := errors.AsType[*fs.PathError](err); ok && failed.Path == c.ca {
+			return nil, fileError("--ca (CREDSTORE_CA)", c.ca, err)
+		}
 		return nil, fmt.Errorf("connect to %s: %w", c.address, err)
 	}
 	return cl, nil

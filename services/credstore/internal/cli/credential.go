@@ -49,6 +49,7 @@ func credentialCreate(c *connection) *cobra.Command {
 		Use: "create NAME", Short: "Store a new credential", Long: "Store a new credential.\n\n" + payloadHelp, Args: exactArgs(1),
 		Example: "  credstore credential create registry-bot --kind basic --set username=bot --secret password",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			p.name = func(id string) string { return c.name("credentials", id) }
 			payload, err := p.read(c.streams)
 			if err != nil {
 				return err
@@ -62,13 +63,13 @@ func credentialCreate(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(out, credentialTable(out))
+				return c.printStored(validate, out, credentialTable(out))
 			})
 		},
 	}
 	addPayloadFlags(cmd, &p)
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
-	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels, KEY=VALUE")
+	cmd.Flags().Var(newPairs(&labels), "label", "labels, KEY=VALUE")
 	cmd.Flags().Var(&rotation, "rotation-period", "how long the secret may stay the same, as 30d (default: the project's)")
 	addVerifyFlag(cmd, &verify)
 	addMutationFlags(cmd, &requestID, &validate)
@@ -163,6 +164,7 @@ func credentialUpdate(c *connection) *cobra.Command {
 				UpdateMask: &fieldmaskpb.FieldMask{}, RequestId: requestID, ValidateOnly: validate, Verify: verify,
 			}
 			if p.given() {
+				p.name = func(id string) string { return c.name("credentials", id) }
 				payload, err := p.read(c.streams)
 				if err != nil {
 					return err
@@ -190,16 +192,16 @@ func credentialUpdate(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(out, credentialTable(out))
+				return c.printStored(validate, out, credentialTable(out))
 			})
 		},
 	}
 	addPayloadFlags(cmd, &p)
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
-	cmd.Flags().StringToStringVar(&labels, "label", nil, "labels, KEY=VALUE; all others are removed")
+	cmd.Flags().Var(newPairs(&labels), "label", `labels, KEY=VALUE; all others are removed, and all with ""`)
 	cmd.Flags().Var(&rotation, "rotation-period", "how long the secret may stay the same, as 30d; 0d for the project's")
 	addVerifyFlag(cmd, &verify)
-	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addEtagFlag(cmd, &etag, "only if it is unchanged since this etag was read")
 	addMutationFlags(cmd, &requestID, &validate)
 	return cmd
 }
@@ -208,7 +210,7 @@ func credentialDelete(c *connection) *cobra.Command {
 	var etag, requestID string
 	var force bool
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a credential that nobody uses", Args: exactArgs(1),
+		Use: "delete NAME", Short: "Delete a credential that nobody uses", Args: exactArgs(1), Annotations: plain(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := c.name("credentials", args[0])
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -222,7 +224,7 @@ func credentialDelete(c *connection) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addEtagFlag(cmd, &etag, "only if it is unchanged since this etag was read")
 	cmd.Flags().BoolVar(&force, "force", false, "although live consumers hold it; durable usages are never overridden")
 	addMutationFlags(cmd, &requestID, nil)
 	return cmd
@@ -236,6 +238,9 @@ func credentialAccess(c *connection) *cobra.Command {
 		Long: "Read a payload, as JSON, or one field of it as it is. The access is on record in the audit log.",
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.noOutputWith("--field", field); err != nil {
+				return err
+			}
 			name := c.name("credentials", args[0])
 			if version != 0 {
 				name += fmt.Sprintf("/versions/%d", version)
@@ -250,6 +255,11 @@ func credentialAccess(c *connection) *cobra.Command {
 					return err
 				}
 				defer clear(b)
+				if field == "" {
+					if b, err = c.asked(b); err != nil {
+						return err
+					}
+				}
 				if file != "" {
 					return writeSecret(file, b)
 				}
@@ -307,7 +317,7 @@ func credentialVersions(c *connection) *cobra.Command {
 func versionCommand(c *connection, verb, help string) *cobra.Command {
 	var etag, requestID string
 	cmd := &cobra.Command{
-		Use: verb + " NAME VERSION", Short: help, Args: exactArgs(2),
+		Use: verb + " NAME VERSION", Short: help, Args: exactArgs(2), Annotations: plain(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := c.name("credentials", args[0]) + "/versions/" + strings.TrimPrefix(args[1], "v")
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -330,7 +340,7 @@ func versionCommand(c *connection, verb, help string) *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVar(&etag, "etag", "", "only if the credential is unchanged since this etag was read")
+	addEtagFlag(cmd, &etag, "only if the credential is unchanged since this etag was read")
 	addMutationFlags(cmd, &requestID, nil)
 	return cmd
 }

@@ -54,6 +54,9 @@ and without it, it is the credential of kind dockerRegistry for that server.`,
 		&cobra.Command{Use: "store", Short: "Refused: credentials are stored with credstore credential create", Args: exactArgs(0), RunE: dockerAnswer(c, dockerReadOnly)},
 		&cobra.Command{Use: "erase", Short: "Refused: credentials are deleted with credstore credential delete", Args: exactArgs(0), RunE: dockerAnswer(c, dockerReadOnly)},
 	)
+	for _, sub := range cmd.Commands() {
+		sub.Annotations = plain()
+	}
 	return cmd
 }
 
@@ -204,19 +207,28 @@ func dockerList(c *connection, cmd *cobra.Command) (any, error) {
 		return nil, err
 	}
 	out := make(map[string]string)
-	add := func(host, username string) {
+	asked := func(host string) string {
 		if host == "docker.io" {
-			host = dockerHub
+			return dockerHub
 		}
-		if _, ok := out[host]; !ok && host != "" { // the first rule for a host counts
-			out[host] = username
+		return host
+	}
+	add := func(host, username string) {
+		if _, ok := out[asked(host)]; !ok && host != "" { // the first rule for a host counts
+			out[asked(host)] = username
 		}
 	}
 	return out, c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 		cl := credstorev1.NewCredentialServiceClient(conn)
 		if len(rules) == 0 {
+			found := make(map[string]int)
 			return c.eachRegistry(ctx, cl, func(x *credstorev1.Credential) error {
-				add(x.GetFacts()["server"], x.GetFacts()["username"])
+				host := x.GetFacts()["server"]
+				if found[host]++; found[host] > 1 {
+					delete(out, asked(host)) // dockerGet refuses to choose
+				} else {
+					add(host, x.GetFacts()["username"])
+				}
 				return nil
 			})
 		}

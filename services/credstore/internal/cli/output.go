@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -53,6 +54,37 @@ func (c *connection) print(m proto.Message, t table) error {
 	_, err = fmt.Fprintln(c.streams.Out, strings.TrimRight(string(b), "\n"))
 	return err
 }
+
+// printStored shows what was stored, or would be.
+func (c *connection) printStored(validateOnly bool, m proto.Message, t table) error {
+	if err := c.print(m, t); err != nil || !validateOnly {
+		return err
+	}
+	_, err := fmt.Fprintln(c.streams.Err, "nothing was stored: --validate-only")
+	return err
+}
+
+// asked turns JSON into what --output asks for; a table has none of it.
+func (c *connection) asked(b []byte) ([]byte, error) {
+	if c.output != "yaml" {
+		return b, nil
+	}
+	defer clear(b)
+	return yaml.JSONToYAML(b)
+}
+
+// noOutputWith refuses --output where a flag has something printed as it is.
+func (c *connection) noOutputWith(flag, value string) error {
+	if value != "" && c.output != "table" {
+		return usageError{fmt.Errorf("%s prints the field as it is: leave out --output", flag)}
+	}
+	return nil
+}
+
+// plainOutput marks the commands that have no resource to print.
+const plainOutput = "plain"
+
+func plain() map[string]string { return map[string]string{plainOutput: "yes"} }
 
 // stableJSON is a message as JSON on several lines, the same for the same
 // message: protojson alone varies its white space from build to build.
@@ -156,8 +188,14 @@ func verified(v *credstorev1.Verification) string {
 // days is a flag for a period, in days ("90d") or as Go writes durations.
 type days time.Duration
 
-// String returns what Set takes.
-func (d *days) String() string { return time.Duration(*d).String() }
+// String returns what Set takes, and nothing for 0, so that no help calls that
+// the default.
+func (d *days) String() string {
+	if *d == 0 {
+		return ""
+	}
+	return time.Duration(*d).String()
+}
 
 // Type is what the help calls it.
 func (d *days) Type() string { return "period" }
@@ -165,16 +203,17 @@ func (d *days) Type() string { return "period" }
 // Set reads "90d" or "2160h".
 func (d *days) Set(text string) error {
 	if digits, ok := strings.CutSuffix(text, "d"); ok {
-		n, err := strconv.ParseUint(digits, 10, 16)
-		if err != nil {
-			return errors.New("is not a number of days, as 90d")
+		if n, err := strconv.ParseUint(digits, 10, 16); err == nil {
+			*d = days(time.Duration(n) * 24 * time.Hour)
+			return nil
 		}
-		*d = days(time.Duration(n) * 24 * time.Hour)
-		return nil
 	}
 	parsed, err := time.ParseDuration(text)
+	if err != nil || parsed < 0 {
+		return errors.New("a period is a number with its unit, as 30s, 15m, 12h or 90d; there are no weeks, months and years")
+	}
 	*d = days(parsed)
-	return err
+	return nil
 }
 
 // message returns nil for 0.
@@ -183,6 +222,73 @@ func (d *days) message() *durationpb.Duration {
 		return nil
 	}
 	return durationpb.New(time.Duration(*d))
+}
+
+// filled is a flag whose value means something: an empty one, as of a variable
+// that is not set, must not be taken for no flag.
+type filled struct {
+	to   *string
+	hint string
+}
+
+// String returns the value.
+func (f filled) String() string {
+	if f.to == nil {
+		return "" // pflag asks a zero value too
+	}
+	return *f.to
+}
+
+// Type is what the help calls it.
+func (filled) Type() string { return "string" }
+
+// Set refuses the empty value.
+func (f filled) Set(text string) error {
+	if text == "" {
+		return errors.New(f.hint)
+	}
+	*f.to = text
+	return nil
+}
+
+func addEtagFlag(cmd *cobra.Command, etag *string, usage string) {
+	cmd.Flags().Var(filled{etag, "an empty etag checks nothing: give the one that was read, or leave out the flag"}, "etag", usage)
+}
+
+// pairsFlag reads KEY=VALUE,…; "" empties it.
+type pairsFlag struct {
+	flagValue
+	to *map[string]string
+}
+
+// flagValue is pflag.Value, which only cobra depends on.
+type flagValue interface {
+	String() string
+	Set(text string) error
+	Type() string
+}
+
+func newPairs(to *map[string]string) pairsFlag {
+	f := (&cobra.Command{}).Flags() // reads them as cobra does
+	f.StringToStringVar(to, "pairs", nil, "")
+	return pairsFlag{f.Lookup("pairs").Value, to}
+}
+
+// Set adds pairs.
+func (p pairsFlag) Set(text string) error {
+	if text == "" {
+		*p.to = nil
+		return nil
+	}
+	return p.flagValue.Set(text)
+}
+
+// String returns "" for none, so that no help calls that the default.
+func (p pairsFlag) String() string {
+	if p.to == nil || len(*p.to) == 0 {
+		return ""
+	}
+	return p.flagValue.String()
 }
 
 // short is the last element of a name.

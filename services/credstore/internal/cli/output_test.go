@@ -110,17 +110,44 @@ func TestNames(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	inUse := &client.InUseError{
-		Usages:    []*credstorev1.Usage{{Source: credstorev1.Usage_DERIVED, User: "projects/default/injections/web"}},
-		Consumers: []*credstorev1.Consumer{{Workload: "pod", Principal: "projects/default/tokens/web", Version: 7}},
+		Usages: []*credstorev1.Usage{{Source: credstorev1.Usage_DERIVED, User: "projects/default/injections/web"}},
+		Consumers: []*credstorev1.Consumer{
+			{Workload: "pod", Principal: "projects/default/tokens/web", Version: 7, Connected: true},
+			{Principal: "projects/default/tokens/gone", Version: 6},
+		},
 	}
+	inUse.Usages = append(inUse.Usages, &credstorev1.Usage{
+		Name: "projects/default/credentials/bot/usages/nightly", Source: credstorev1.Usage_DECLARED, User: "nightly scan",
+	})
 	text := describe(fmt.Errorf("delete: %w", inUse))
-	for _, want := range []string{"\n  DERIVED  projects/default/injections/web", "\n  LIVE     pod (projects/default/tokens/web) holds version 7"} {
+	for _, want := range []string{
+		"\n  DERIVED  projects/default/injections/web", "\n  LIVE     pod (projects/default/tokens/web) holds version 7",
+		"\n  VANISHED  projects/default/tokens/gone holds version 6",
+		"\n  DECLARED  nightly scan (credstore usage delete projects/default/credentials/bot nightly)",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q lacks %q", text, want)
 		}
 	}
 	if got := describe(errors.New("plain")); got != "plain" {
 		t.Errorf("a plain error is described as %q", got)
+	}
+}
+
+func TestPeriods(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"90d": 90 * 24 * time.Hour, "0d": 0, "1d": 24 * time.Hour, "12h": 12 * time.Hour, "1m30s": 90 * time.Second, "0": 0,
+	} {
+		var d days
+		if err := d.Set(text); err != nil || time.Duration(d) != want {
+			t.Errorf("%s is taken for %s, %v", text, time.Duration(d), err)
+		}
+	}
+	for _, text := range []string{"", "30", "1w", "20y", "d", "-1d", "-5m", "soon", "1d12h", "99999d"} {
+		d := days(time.Hour)
+		if err := d.Set(text); err == nil || !strings.Contains(err.Error(), "as 30s, 15m, 12h or 90d") || time.Duration(d) != time.Hour {
+			t.Errorf("%q is taken for %s, %v", text, time.Duration(d), err)
+		}
 	}
 }
 

@@ -5,18 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/term"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
+	"github.com/credstore/credstore/pkg/credential"
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // maxInput bounds what is read for one payload: more than the server takes, so
@@ -31,6 +31,8 @@ type payloadFlags struct {
 	kind    string
 	set     []string
 	secrets []string
+	// name completes the id of another credential; nil leaves it as it is.
+	name func(id string) string
 }
 
 const payloadHelp = `The payload is given whole, as JSON:
@@ -50,14 +52,15 @@ func (p *payloadFlags) read(s Streams) (*credentialv1.Payload, error) {
 		if p.kind != "" || len(p.set) > 0 || len(p.secrets) > 0 {
 			return nil, usageError{errors.New("--payload is the whole payload: leave out --kind, --set and --secret")}
 		}
-		b, err := readInput(s, p.file)
+		b, err := readInput(s, "--payload", p.file)
 		if err != nil {
 			return nil, err
 		}
 		defer clear(b)
 		m := &credentialv1.Payload{}
-		if err := protojson.Unmarshal(b, m); err != nil {
-			return nil, errors.New(`the payload is not the JSON of one kind, as {"basic": {"username": "bot", "password": "…"}}; the server's docs/kinds has each`)
+		if err := decode("--payload", b, m); err != nil {
+			return nil, fmt.Errorf(`%w
+it is the JSON of one kind, as {"basic": {"username": "bot", "password": "…"}}; docs/kinds has each`, err)
 		}
 		return m, nil
 	}
@@ -74,19 +77,23 @@ func (p *payloadFlags) read(s Streams) (*credentialv1.Payload, error) {
 		}
 		return nil, usageError{fmt.Errorf("--kind is one of %s", strings.Join(names, ", "))}
 	}
+	if err := onlyOneReads(p.secrets); err != nil {
+		return nil, err
+	}
 	doc := map[string]any{}
+	into := fields{kind: kind, name: p.name}
 	for _, a := range p.set {
 		path, value, ok := strings.Cut(a, "=")
 		if !ok {
 			return nil, usageError{errors.New("--set takes FIELD=VALUE")}
 		}
-		if err := put(doc, kind.Message(), path, []byte(value), false); err != nil {
+		if err := into.put(doc, kind.Message(), path, given{[]byte(value), "--set " + path, false}); err != nil {
 			return nil, err
 		}
 	}
 	for _, a := range p.secrets {
-		path, from, given := strings.Cut(a, "=")
-		value, err := readSecret(s, path, from, given)
+		path, from, ok := strings.Cut(a, "=")
+		value, err := readSecret(s, path, from, ok)
 		if err != nil {
 			return nil, err
 		}
@@ -95,24 +102,52 @@ func (p *payloadFlags) read(s Streams) (*credentialv1.Payload, error) {
 			// editors and echo put at the end does not.
 			value = trimNewline(value)
 		}
-		if err := put(doc, kind.Message(), path, value, true); err != nil {
+		if err := into.put(doc, kind.Message(), path, given{value, "--secret " + path, true}); err != nil {
 			return nil, err
 		}
 		clear(value)
 	}
-	b, err := json.Marshal(map[string]any{p.kind: doc})
+	b, err := json.Marshal(doc)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(b)
-	if err := protojson.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("the fields given do not fit kind %s", p.kind)
-	}
-	return m, nil
+	return m, decode("kind "+p.kind, b, m.ProtoReflect().Mutable(kind).Message().Interface())
 }
 
-// put sets a field by its JSON path and refuses a secret on the command line.
-func put(doc map[string]any, d protoreflect.MessageDescriptor, path string, value []byte, secret bool) error {
+// onlyOneReads refuses two secrets from standard input, where the first would
+// take all that there is.
+func onlyOneReads(secrets []string) error {
+	reader := ""
+	for _, a := range secrets {
+		path, from, _ := strings.Cut(a, "=")
+		switch {
+		case from != "-":
+		case reader != "":
+			return usageError{fmt.Errorf("--secret %s and --secret %s both read standard input: give one by @FILE", reader, path)}
+		default:
+			reader = path
+		}
+	}
+	return nil
+}
+
+// given is the value of a field.
+type given struct {
+	value  []byte
+	flag   string // with the field's path
+	secret bool   // it came from where secrets may come from
+}
+
+// fields puts values into the fields of a kind.
+type fields struct {
+	kind protoreflect.FieldDescriptor
+	name func(id string) string
+}
+
+// put sets a field by its JSON path, once, and refuses a secret on the command
+// line.
+func (k fields) put(doc map[string]any, d protoreflect.MessageDescriptor, path string, g given) error {
 	head, rest, nested := strings.Cut(path, ".")
 	f := d.Fields().ByJSONName(head)
 	if f == nil {
@@ -123,62 +158,98 @@ func put(doc map[string]any, d protoreflect.MessageDescriptor, path string, valu
 		return usageError{fmt.Errorf("there is no field %q here; there is %s", head, strings.Join(names, ", "))}
 	}
 	o, _ := f.Options().(*descriptorpb.FieldOptions)
-	isSecret := o.GetDebugRedact()
-	if isSecret && !secret {
+	if o.GetDebugRedact() && !g.secret {
 		return usageError{fmt.Errorf("%q is secret: give it by --secret %s, from a prompt, a file or standard input", head, path)}
+	}
+	inside := func() map[string]any {
+		m, _ := doc[head].(map[string]any)
+		if m == nil {
+			m = map[string]any{}
+			doc[head] = m
+		}
+		return m
 	}
 	switch {
 	case f.IsMap() && nested:
-		m, _ := doc[head].(map[string]any)
-		if m == nil {
-			m = map[string]any{}
-			doc[head] = m
-		}
-		m[rest] = string(value)
-		if f.MapValue().Kind() == protoreflect.BytesKind {
-			m[rest] = base64.StdEncoding.EncodeToString(value)
-		}
+		return k.one(inside(), rest, f.MapValue(), g)
 	case f.Kind() == protoreflect.MessageKind && nested && !f.IsMap():
-		m, _ := doc[head].(map[string]any)
-		if m == nil {
-			m = map[string]any{}
-			doc[head] = m
-		}
-		return put(m, f.Message(), rest, value, secret)
+		return k.put(inside(), f.Message(), rest, g)
 	case nested:
 		return usageError{fmt.Errorf("%q has no fields inside", head)}
-	case f.Kind() == protoreflect.BytesKind:
-		doc[head] = base64.StdEncoding.EncodeToString(value)
-	case isDuration(f) && utf8.Valid(value):
-		doc[head] = string(value)
-	case f.IsMap(), f.Kind() == protoreflect.MessageKind:
+	case f.IsMap(), f.Kind() == protoreflect.MessageKind && !jsoncheck.IsText(f.Message()):
 		return usageError{fmt.Errorf("%q has fields inside: name one, as %s.NAME", head, head)}
-	case !utf8.Valid(value):
+	}
+	return k.one(doc, head, f, g)
+}
+
+// one sets what has nothing inside.
+func (k fields) one(doc map[string]any, at string, f protoreflect.FieldDescriptor, g given) error {
+	before, set := doc[at]
+	if set && !f.IsList() {
+		// The last would count, and what else was meant be lost.
+		return usageError{fmt.Errorf("%s: the field is given twice", g.flag)}
+	}
+	if f.Kind() == protoreflect.BytesKind {
+		doc[at] = base64.StdEncoding.EncodeToString(g.value)
+		return nil
+	}
+	if !utf8.Valid(g.value) {
 		// JSON would put another character in the place of each bad byte.
-		return fmt.Errorf("%q must be text in UTF-8 and is not; kind opaque keeps any bytes", head)
+		return fmt.Errorf("%s must be text in UTF-8 and is not; %s", g.flag, either(k.adviceFor(f, g.value), "kind opaque keeps any bytes"))
+	}
+	text := string(g.value)
+	if want := jsoncheck.Text(f, text); want != "" {
+		return usageError{fmt.Errorf("%s must be %s", g.flag, want)}
+	}
+	switch {
 	case f.IsList():
-		list, _ := doc[head].([]any)
-		doc[head] = append(list, string(value))
+		list, _ := before.([]any)
+		doc[at] = append(list, text)
+	case k.name != nil && isReference(f) && text != "":
+		doc[at] = k.name(text)
 	default:
-		doc[head] = string(value)
+		doc[at] = text
 	}
 	return nil
 }
 
-// isDuration finds what JSON writes as "900s".
-func isDuration(f protoreflect.FieldDescriptor) bool {
-	return f.Kind() == protoreflect.MessageKind && !f.IsMap() && f.Message().FullName() == "google.protobuf.Duration"
+// adviceFor is what the kind says of a file that is no text, in the form that it
+// has when it is pasted: "it is a PFX (PKCS#12) file: convert it with …".
+func (k fields) adviceFor(f protoreflect.FieldDescriptor, value []byte) string {
+	if f.ContainingMessage() != k.kind.Message() {
+		return ""
+	}
+	m := &credentialv1.Payload{}
+	inner := m.ProtoReflect().Mutable(k.kind).Message()
+	inner.Set(f, protoreflect.ValueOfString(base64.StdEncoding.EncodeToString(value)))
+	_, err := credential.NewPayload(m)
+	invalid, ok := errors.AsType[*credential.ValidationError](err)
+	if !ok {
+		return ""
+	}
+	for _, v := range invalid.Violations {
+		// Other violations are of what is not base64 and not given.
+		if _, advice, ok := strings.Cut(v.Description, "; it is a "); ok && strings.HasSuffix(v.Field, "."+f.JSONName()) {
+			return "it is a " + advice
+		}
+	}
+	return ""
+}
+
+// isReference finds the fields that name another credential.
+func isReference(f protoreflect.FieldDescriptor) bool {
+	return f.Kind() == protoreflect.StringKind && (f.Name() == "source" || f.Name() == "token_source")
 }
 
 // readSecret gets one value from where the flag says.
-func readSecret(s Streams, path, from string, given bool) ([]byte, error) {
+func readSecret(s Streams, path, from string, valued bool) ([]byte, error) {
 	switch {
-	case !given:
+	case !valued:
 		return prompt(s, path)
 	case from == "-":
-		return readInput(s, "-")
+		return readInput(s, "--secret "+path, "-")
 	case strings.HasPrefix(from, "@"):
-		return readInput(s, from[1:])
+		return readInput(s, "--secret "+path, from[1:])
 	}
 	return nil, usageError{fmt.Errorf("--secret %s takes @FILE or -, or no value to be asked for it: a value on the command line could be read by others", path)}
 }
@@ -205,27 +276,6 @@ func prompt(s Streams, what string) ([]byte, error) {
 	return b, err
 }
 
-// readInput reads a file, or standard input for "-".
-func readInput(s Streams, name string) ([]byte, error) {
-	in := s.In
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }()
-		in = f
-	}
-	b, err := io.ReadAll(io.LimitReader(in, maxInput+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxInput {
-		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxInput)
-	}
-	return b, nil
-}
-
 // secretFile is a file that only its owner reads. What was there before stays
 // until the new content is whole.
 type secretFile struct {
@@ -237,7 +287,7 @@ type secretFile struct {
 func newSecretFile(path string) (*secretFile, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
-		return nil, err
+		return nil, fileError("--out-file", path, err)
 	}
 	return &secretFile{path: path, f: f}, nil
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // secret is in every input that must not be repeated.
@@ -112,6 +113,9 @@ func TestPayloadFromFiles(t *testing.T) {
 	}
 }
 
+// pfx is how a PFX file begins.
+const pfx = "\x30\x82\x09\x00\x02\x01\x03\x30\x82\x08\xc0\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01\xa0\x82\x08\xb1\x04\x82\x08\xad\x30\x82\x08\xa9"
+
 func TestBadPayloads(t *testing.T) {
 	for name, test := range map[string]struct {
 		flags payloadFlags
@@ -134,10 +138,30 @@ func TestBadPayloads(t *testing.T) {
 		"a field of a field":                       {payloadFlags{kind: "basic", set: []string{"username.x=y"}}, "", true, "has no fields inside"},
 		"a message as a field":                     {payloadFlags{kind: "vault", set: []string{"appRole=x"}}, "", true, "name one, as appRole.NAME"},
 		"a map as a field":                         {payloadFlags{kind: "opaque", secrets: []string{"data=-"}}, secret, true, "name one, as data.NAME"},
-		"two methods":                              {payloadFlags{kind: "vault", set: []string{"appRole.roleId=r"}, secrets: []string{"token=-"}}, secret, false, "do not fit kind vault"},
-		"JSON that is none":                        {payloadFlags{file: "-"}, `{"basic": {"password": "` + secret, false, "not the JSON of one kind"},
-		"JSON of a misspelt field":                 {payloadFlags{file: "-"}, `{"basic": {"pasword": "` + secret + `"}}`, false, "not the JSON of one kind"},
-		"JSON of two kinds":                        {payloadFlags{file: "-"}, `{"basic": {"password": "` + secret + `"}, "apiToken": {"token": "x"}}`, false, "not the JSON of one kind"},
+		"two methods":                              {payloadFlags{kind: "vault", set: []string{"appRole.roleId=r"}, secrets: []string{"token=-"}}, secret, false, "kind vault does not fit:\n  token: cannot be given together with appRole"},
+		"JSON that is none":                        {payloadFlags{file: "-"}, `{"basic": {"password": "` + secret, false, "--payload is not valid JSON at byte 43"},
+		"JSON that is no object":                   {payloadFlags{file: "-"}, `["` + secret + `"]`, false, "--payload must be a JSON object"},
+		"JSON of a misspelt field":                 {payloadFlags{file: "-"}, `{"basic": {"pasword": "` + secret + `"}}`, false, "\n  basic.pasword: is unknown: did you mean password?\n"},
+		"JSON of two kinds":                        {payloadFlags{file: "-"}, `{"basic": {"password": "` + secret + `"}, "apiToken": {"token": "x"}}`, false, "\n  apiToken: cannot be given together with basic\n"},
+		"JSON of another type":                     {payloadFlags{file: "-"}, `{"smtp": {"port": "` + secret + `"}}`, false, "\n  smtp.port: must be an integer from 0 to 4294967295\n"},
+		"JSON in place of a file":                  {payloadFlags{file: `{"basic": {"password": "` + secret + `"}}`}, "", true, `--payload takes the name of a file or "-"`},
+		"PEM in place of a file":                   {payloadFlags{kind: "basic", secrets: []string{"password=@-----BEGIN " + secret}}, "", true, `--secret password takes the name of a file or "-"`},
+		"a list in place of a file":                {payloadFlags{kind: "basic", secrets: []string{`password=@ ["` + secret}}, "", true, `--secret password takes the name of a file or "-"`},
+		"a token in place of a file":               {payloadFlags{kind: "basic", secrets: []string{"password=@credstore_" + secret}}, "", true, `--secret password takes the name of a file or "-"`},
+		"lines in place of a file":                 {payloadFlags{kind: "basic", secrets: []string{"password=@" + secret + "\nmore"}}, "", true, `--secret password takes the name of a file or "-"`},
+		"a text too long for a path":               {payloadFlags{kind: "basic", secrets: []string{"password=@" + strings.Repeat(secret, 300)}}, "", true, `--secret password takes the name of a file or "-"`},
+		"a text too long for a name":               {payloadFlags{kind: "basic", secrets: []string{"password=@" + strings.Repeat(secret, 15)}}, "", true, `--secret password takes the name of a file or "-"`},
+		"no name of a file":                        {payloadFlags{kind: "basic", secrets: []string{"password=@"}}, "", true, "--secret password: the name of the file is missing"},
+		"a number that is none":                    {payloadFlags{kind: "smtp", set: []string{"port=" + secret}}, "", true, "--set port must be an integer from 0 to 4294967295"},
+		"a name that is not listed":                {payloadFlags{kind: "smtp", set: []string{"security=" + secret}}, "", true, "--set security must be one of STARTTLS, TLS"},
+		"a duration that is none":                  {payloadFlags{kind: "awsAssumeRole", set: []string{"duration=30m"}}, "", true, `--set duration must be a duration in seconds as "30s"`},
+		"a field twice":                            {payloadFlags{kind: "basic", set: []string{"username=a", "username=b"}}, "", true, "--set username: the field is given twice"},
+		"a field in both ways":                     {payloadFlags{kind: "basic", set: []string{"username=a"}, secrets: []string{"username=-"}}, "b", true, "--secret username: the field is given twice"},
+		"a key of a map twice":                     {payloadFlags{kind: "awsAssumeRole", set: []string{"tags.a=b", "tags.a=c"}}, "", true, "--set tags.a: the field is given twice"},
+		"a field inside twice":                     {payloadFlags{kind: "vault", set: []string{"appRole.roleId=a", "appRole.roleId=b"}}, "", true, "--set appRole.roleId: the field is given twice"},
+		"a secret twice":                           {payloadFlags{kind: "basic", secrets: []string{"password=@payload.go", "password=@payload.go"}}, "", true, "--secret password: the field is given twice"},
+		"two that read standard input":             {payloadFlags{kind: "basic", secrets: []string{"username=-", "password=-"}}, secret, true, "--secret username and --secret password both read standard input"},
+		"a PFX file":                               {payloadFlags{kind: "certificate", secrets: []string{"pem=-"}}, pfx, false, `--secret pem must be text in UTF-8 and is not; it is a PFX (PKCS#12) file: convert it with "openssl pkcs12 -in FILE -noenc"`},
 		"a file that is missing":                   {payloadFlags{file: filepath.Join("no", "such", "file")}, "", false, "no such file"},
 		"a field's file that is missing":           {payloadFlags{kind: "basic", secrets: []string{"password=@no-such-file"}}, "", false, "no such file"},
 		"a file that is endless":                   {payloadFlags{kind: "basic", secrets: []string{"password=-"}}, strings.Repeat("x", maxInput+1), false, "is larger than"},
@@ -172,7 +196,7 @@ func TestNoSecretFieldIsTakenFromArguments(t *testing.T) {
 			o, _ := f.Options().(*descriptorpb.FieldOptions)
 			hidden := inSecret || o.GetDebugRedact()
 			at := path + f.JSONName()
-			if f.Message() != nil && !f.IsMap() && !isDuration(f) {
+			if f.Message() != nil && !f.IsMap() && !jsoncheck.IsText(f.Message()) {
 				walk(kind, at+".", f.Message(), hidden)
 				continue
 			}
@@ -181,8 +205,10 @@ func TestNoSecretFieldIsTakenFromArguments(t *testing.T) {
 			}
 			value := secret
 			switch {
-			case isDuration(f):
+			case f.Message() != nil && f.Message().FullName() == "google.protobuf.Duration":
 				value = "900s"
+			case f.Message() != nil && f.Message().FullName() == "google.protobuf.Timestamp":
+				value = "2026-01-31T12:00:00Z"
 			case f.Kind() == protoreflect.Uint32Kind:
 				value = "587"
 			case f.Kind() == protoreflect.EnumKind:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,9 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"sigs.k8s.io/yaml"
@@ -37,21 +34,19 @@ func readResource(s Streams, file string, m proto.Message) error {
 	if file == "" {
 		return usageError{errors.New("--file is needed: the resource as JSON or YAML, or - for standard input")}
 	}
-	b, err := readInput(s, file)
+	b, err := readInput(s, "--file", file)
 	if err != nil {
 		return err
 	}
 	// The parsers' errors quote what they stumble over, which may be a secret.
 	if b, err = yaml.YAMLToJSONStrict(b); err != nil {
-		return fmt.Errorf("%s is neither JSON nor YAML, or has a key twice", file)
+		return fmt.Errorf("--file: %s is neither JSON nor YAML, or has a key twice", file)
 	}
-	if err := protojson.Unmarshal(b, m); err != nil {
-		var fields []string
-		for i := range m.ProtoReflect().Descriptor().Fields().Len() {
-			fields = append(fields, m.ProtoReflect().Descriptor().Fields().Get(i).JSONName())
+	if err := decode("--file: "+file, b, m); err != nil {
+		if strings.Contains(err.Error(), "must be a string") {
+			return fmt.Errorf("%w\nin YAML, quote values such as y, n and 0400", err)
 		}
-		return fmt.Errorf("%s is not what is wanted: a field is misspelt or of another type (quote values such as y, n and 0400); the top-level fields are %s",
-			file, strings.Join(fields, ", "))
+		return err
 	}
 	return nil
 }
@@ -60,7 +55,7 @@ func readResource(s Streams, file string, m proto.Message) error {
 func deleteCommand(c *connection, collection, what string, do func(ctx context.Context, conn grpc.ClientConnInterface, name, etag, requestID string) error) *cobra.Command {
 	var etag, requestID string
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Delete " + what, Args: exactArgs(1),
+		Use: "delete NAME", Short: "Delete " + what, Args: exactArgs(1), Annotations: plain(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := c.name(collection, args[0])
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -71,7 +66,7 @@ func deleteCommand(c *connection, collection, what string, do func(ctx context.C
 			})
 		},
 	}
-	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addEtagFlag(cmd, &etag, "only if it is unchanged since this etag was read")
 	addMutationFlags(cmd, &requestID, nil)
 	return cmd
 }
@@ -79,7 +74,7 @@ func deleteCommand(c *connection, collection, what string, do func(ctx context.C
 func newStore(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "store", Aliases: []string{"stores", "secret-store"}, Short: "Say where external secrets come from"}
 	var file, credentialName, address, mount, namespace, ca, requestID string
-	var poll time.Duration
+	var poll days
 	var validate bool
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Make a secret store", Args: exactArgs(1),
@@ -93,7 +88,7 @@ func newStore(c *connection) *cobra.Command {
 			} else {
 				v := &credstorev1.VaultProvider{Address: address, Mount: mount, Namespace: namespace}
 				if ca != "" {
-					b, err := os.ReadFile(ca)
+					b, err := readFile("--vault-ca", ca)
 					if err != nil {
 						return err
 					}
@@ -101,9 +96,7 @@ func newStore(c *connection) *cobra.Command {
 				}
 				st.Provider = &credstorev1.SecretStore_Vault{Vault: v}
 				st.Credential = c.name("credentials", credentialName)
-				if poll != 0 {
-					st.PollInterval = durationpb.New(poll)
-				}
+				st.PollInterval = poll.message()
 			}
 			parent, id := c.split("secretStores", args[0])
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -113,7 +106,7 @@ func newStore(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(out, storeTable(out))
+				return c.printStored(validate, out, storeTable(out))
 			})
 		},
 	}
@@ -123,7 +116,7 @@ func newStore(c *connection) *cobra.Command {
 	create.Flags().StringVar(&mount, "mount", "", `where its KV version 2 engine is mounted (default "secret")`)
 	create.Flags().StringVar(&namespace, "namespace", "", "its namespace, if it has any")
 	create.Flags().StringVar(&ca, "vault-ca", "", "PEM file that its certificate is checked against (default: the system's)")
-	create.Flags().DurationVar(&poll, "poll-interval", 0, "how often each secret is polled (default 30s)")
+	create.Flags().Var(&poll, "poll-interval", "how often each secret is polled (default 30s)")
 	addMutationFlags(create, &requestID, &validate)
 	cmd.AddCommand(create,
 		&cobra.Command{Use: "get NAME", Short: "Show a secret store", Args: exactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
@@ -149,16 +142,20 @@ func newStore(c *connection) *cobra.Command {
 				return c.print(all, storeTable(all.GetSecretStores()...))
 			})
 		}},
-		&cobra.Command{Use: "test NAME", Short: "Log in to a secret store and say what came of it", Args: exactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+		&cobra.Command{Use: "test NAME", Short: "Log in to a secret store and say what came of it; the exit code is 0 only when it worked", Args: exactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				out, err := credstorev1.NewSecretStoreServiceClient(conn).TestSecretStore(ctx, &credstorev1.TestSecretStoreRequest{Name: c.name("secretStores", args[0])})
 				if err != nil {
 					return err
 				}
-				return c.print(out, table{
+				err = c.print(out, table{
 					header: []string{"OK", "IDENTITY", "LATENCY", "MESSAGE"},
 					rows:   [][]string{{strconv.FormatBool(out.GetOk()), either(out.GetIdentity(), "-"), out.GetLatency().AsDuration().String(), either(out.GetMessage(), "-")}},
 				})
+				if err == nil && !out.GetOk() {
+					err = fmt.Errorf("the login to %s failed", args[0])
+				}
+				return err
 			})
 		}},
 		&cobra.Command{Use: "refresh NAME", Short: "Poll the secrets in use now", Args: exactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
@@ -211,7 +208,7 @@ func newInjection(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(out, injectionTable(out))
+				return c.printStored(validate, out, injectionTable(out))
 			})
 		},
 	}
@@ -232,7 +229,7 @@ func newInjection(c *connection) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.print(out, injectionTable(out))
+				return c.printStored(validate, out, injectionTable(out))
 			})
 		},
 	}
@@ -317,7 +314,7 @@ func itemTable(i *credstorev1.Injection) table {
 func newUsage(c *connection) *cobra.Command {
 	cmd := &cobra.Command{Use: "usage", Aliases: []string{"usages"}, Short: "See and declare where credentials are used"}
 	var link, usedFor, requestID string
-	var ttl time.Duration
+	var ttl days
 	var store bool
 	list := &cobra.Command{
 		Use: "list CREDENTIAL", Short: "List where a credential is used: durable usages and live consumers", Args: exactArgs(1),
@@ -346,11 +343,7 @@ func newUsage(c *connection) *cobra.Command {
 					t.rows = append(t.rows, []string{u.GetSource().String(), usageTypeName(u.GetType()), u.GetUser(), short(u.GetName()), "-", expires, either(u.GetLink(), "-")})
 				}
 				for _, x := range all.GetConsumers() {
-					state := "LIVE"
-					if !x.GetConnected() {
-						state = "VANISHED"
-					}
-					t.rows = append(t.rows, []string{state, "workload", either(x.GetWorkload(), x.GetPrincipal()), "-", fmt.Sprint(x.GetVersion()), "-", "-"})
+					t.rows = append(t.rows, []string{consumerState(x), "workload", either(x.GetWorkload(), x.GetPrincipal()), "-", fmt.Sprint(x.GetVersion()), "-", "-"})
 				}
 				return c.print(all, t)
 			})
@@ -364,10 +357,7 @@ func newUsage(c *connection) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			u := &credstorev1.Usage{User: args[2], Link: link, Type: kind}
-			if ttl != 0 {
-				u.Ttl = durationpb.New(ttl)
-			}
+			u := &credstorev1.Usage{User: args[2], Link: link, Type: kind, Ttl: ttl.message()}
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
 				out, err := credstorev1.NewCredentialServiceClient(conn).DeclareUsage(ctx, &credstorev1.DeclareUsageRequest{
 					Parent: c.name("credentials", args[0]), UsageId: args[1], Usage: u, RequestId: requestID,
@@ -381,10 +371,10 @@ func newUsage(c *connection) *cobra.Command {
 	}
 	declare.Flags().StringVar(&usedFor, "type", "other", "what it is used for: "+strings.Join(declaredTypes(), ", "))
 	declare.Flags().StringVar(&link, "link", "", "a page where a person learns more")
-	declare.Flags().DurationVar(&ttl, "ttl", 0, "how long it holds unless renewed (default 24h)")
+	declare.Flags().Var(&ttl, "ttl", "how long it holds unless renewed, as 12h or 7d (default 24h)")
 	addMutationFlags(declare, &requestID, nil)
 	remove := &cobra.Command{
-		Use: "delete CREDENTIAL ID", Short: "Withdraw a declared usage", Args: exactArgs(2),
+		Use: "delete CREDENTIAL ID", Short: "Withdraw a declared usage", Args: exactArgs(2), Annotations: plain(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := c.name("credentials", args[0]) + "/usages/" + args[1]
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -399,6 +389,14 @@ func newUsage(c *connection) *cobra.Command {
 	addMutationFlags(remove, &requestID, nil)
 	cmd.AddCommand(list, declare, remove)
 	return cmd
+}
+
+// consumerState tells who is there from who was.
+func consumerState(x *credstorev1.Consumer) string {
+	if x.GetConnected() {
+		return "LIVE"
+	}
+	return "VANISHED"
 }
 
 // declaredTypes are the types of usages that a caller may declare.
@@ -428,7 +426,7 @@ func newToken(c *connection) *cobra.Command {
 	var attributes map[string]string
 	var credentials []string
 	var all bool
-	var ttl time.Duration
+	var ttl days
 	create := &cobra.Command{
 		Use: "create NAME", Short: "Issue a token and print its secret, once", Args: exactArgs(1),
 		Example: "  credstore token create web --role workload --attribute app=web --out-file web.token",
@@ -442,7 +440,7 @@ func newToken(c *connection) *cobra.Command {
 				t.Credentials = append(t.Credentials, c.name("credentials", name))
 			}
 			if ttl != 0 {
-				t.ExpireTime = timestamppb.New(time.Now().Add(ttl))
+				t.ExpireTime = timestamppb.New(time.Now().Add(time.Duration(ttl)))
 			}
 			parent, id := c.split("tokens", args[0])
 			var secretOut *secretFile
@@ -474,10 +472,10 @@ func newToken(c *connection) *cobra.Command {
 	}
 	create.Flags().StringVar(&role, "role", "", "admin, operator, reader or workload")
 	create.Flags().StringVar(&description, "description", "", "whose it is")
-	create.Flags().StringToStringVar(&attributes, "attribute", nil, "attested attributes that selectors match, KEY=VALUE")
+	create.Flags().Var(newPairs(&attributes), "attribute", "attested attributes that selectors match, KEY=VALUE")
 	create.Flags().StringSliceVar(&credentials, "credential", nil, "for a workload: credentials whose payload it may access")
 	create.Flags().BoolVar(&all, "all-projects", false, "the role holds in every project")
-	create.Flags().DurationVar(&ttl, "ttl", 0, "how long it works (default: for ever)")
+	create.Flags().Var(&ttl, "ttl", "how long it works, as 12h or 30d (default: for ever)")
 	create.Flags().StringVar(&file, "out-file", "", "write the secret to this file, mode 0600, instead of standard output")
 	addMutationFlags(create, &requestID, nil)
 	cmd.AddCommand(create,
@@ -516,7 +514,7 @@ func tokenTable(ts ...*credstorev1.Token) table {
 }
 
 func newProject(c *connection) *cobra.Command {
-	cmd := &cobra.Command{Use: "project", Aliases: []string{"projects"}, Short: "Create, list and delete projects"}
+	cmd := &cobra.Command{Use: "project", Aliases: []string{"projects"}, Short: "Create, change, list and delete projects"}
 	var description, requestID string
 	create := &cobra.Command{
 		Use: "create ID", Short: "Make an empty project", Args: exactArgs(1),
@@ -536,7 +534,7 @@ func newProject(c *connection) *cobra.Command {
 	addMutationFlags(create, &requestID, nil)
 	var etag, deleteID string
 	remove := &cobra.Command{
-		Use: "delete ID", Short: "Delete an empty project", Args: exactArgs(1),
+		Use: "delete ID", Short: "Delete an empty project", Args: exactArgs(1), Annotations: plain(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := "projects/" + strings.TrimPrefix(args[0], "projects/")
 			return c.call(cmd, func(ctx context.Context, conn grpc.ClientConnInterface) error {
@@ -547,7 +545,7 @@ func newProject(c *connection) *cobra.Command {
 			})
 		},
 	}
-	remove.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addEtagFlag(remove, &etag, "only if it is unchanged since this etag was read")
 	addMutationFlags(remove, &deleteID, nil)
 	cmd.AddCommand(create, projectUpdate(c), remove,
 		&cobra.Command{Use: "list", Short: "List the projects that the token may see", Args: exactArgs(0), RunE: func(cmd *cobra.Command, _ []string) error {
@@ -600,7 +598,7 @@ func projectUpdate(c *connection) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&description, "description", "", "what it is for")
 	cmd.Flags().Var(&rotation, "rotation-period", "how long secrets may stay the same, as 30d; 0d for 90 days")
-	cmd.Flags().StringVar(&etag, "etag", "", "only if it is unchanged since this etag was read")
+	addEtagFlag(cmd, &etag, "only if it is unchanged since this etag was read")
 	addMutationFlags(cmd, &requestID, nil)
 	return cmd
 }

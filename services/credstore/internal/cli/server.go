@@ -92,7 +92,7 @@ func newServe(s Streams) *cobra.Command {
 				cfg.Vendors.SMTPPorts = append(cfg.Vendors.SMTPPorts, uint16(p))
 			}
 			if vendorCA != "" {
-				pem, err := os.ReadFile(vendorCA)
+				pem, err := readFile("--vendor-ca", vendorCA)
 				if err != nil {
 					return err
 				}
@@ -118,7 +118,7 @@ func newServe(s Streams) *cobra.Command {
 	f.StringVar(&cfg.KeyFile, "tls-key", "", "its key")
 	f.BoolVar(&cfg.Insecure, "insecure", false, "serve without TLS, at loopback addresses only")
 	f.StringSliceVar(&allow, "allow-target", nil, "private networks that external stores and vendors may be in, as 10.0.0.0/8")
-	f.StringSliceVar(&ambient, "ambient", nil, "kinds of credentials that act as the server itself, KIND=PROJECT, as awsRole=default")
+	f.StringSliceVar(&ambient, "ambient", nil, "kinds of credentials that act as the server itself, KIND=PROJECT, as awsRole=default; kind vault with where its login is made, vault=PROJECT@https://HOST:PORT[/NAMESPACE][/auth/MOUNT]")
 	f.StringSliceVar(&endpoints, "vendor-endpoint", nil, "where a vendor is asked in place of its public endpoint, NAME=URL, as aws.sts=https://sts.example.com")
 	f.StringSliceVar(&tokenHosts, "registry-token-host", nil, "token servers elsewhere that registries may send logins to, REGISTRY=HOST")
 	f.UintSliceVar(&smtpPorts, "smtp-port", nil, "ports that mail servers may be asked at beside the usual ones")
@@ -218,7 +218,7 @@ func newHealth(s Streams) *cobra.Command {
 			}
 			config := &tls.Config{MinVersion: tls.VersionTLS12}
 			if ca != "" {
-				pem, err := os.ReadFile(ca)
+				pem, err := readFile("--ca (CREDSTORE_CA)", ca)
 				if err != nil {
 					return err
 				}

@@ -2,14 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	credentialv1 "github.com/credstore/credstore/gen/go/credential/v1"
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
@@ -74,11 +72,15 @@ func newMint(c *connection) *cobra.Command {
   credstore mint azure-prod --token '{"azureAccessToken": {"scope": "https://vault.azure.net/.default"}}' --field token`,
 		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.noOutputWith("--field", field); err != nil {
+				return err
+			}
 			var asked *credentialv1.TokenRequest
 			if request != "" {
 				asked = &credentialv1.TokenRequest{}
-				if err := protojson.Unmarshal([]byte(request), asked); err != nil {
-					return usageError{errors.New(`--token is not the JSON of one request, as {"awsAssumeRole": {"roleArn": "…"}}; docs/tokens.md has each`)}
+				if err := decode("--token", []byte(request), asked); err != nil {
+					return usageError{fmt.Errorf(`%w
+it is the JSON of one request, as {"awsAssumeRole": {"roleArn": "…"}}; docs/tokens.md has each`, err)}
 				}
 			}
 			return c.mint(cmd, args[0], asked, func(t credential.Token) error {
@@ -88,7 +90,9 @@ func newMint(c *connection) *cobra.Command {
 				}
 				defer clear(b)
 				if field == "" {
-					b = append(b, '\n')
+					if b, err = c.asked(append(b, '\n')); err != nil {
+						return err
+					}
 				}
 				if file != "" {
 					return writeSecret(file, b)
@@ -136,7 +140,10 @@ kubeconfig, or one of AWS, GCP or Azure: then EKS needs --cluster and --region.`
 					return err
 				}
 				defer clear(b)
-				_, err = c.streams.Out.Write(append(b, '\n'))
+				if b, err = c.asked(append(b, '\n')); err != nil {
+					return err
+				}
+				_, err = c.streams.Out.Write(b)
 				return err
 			})
 		},

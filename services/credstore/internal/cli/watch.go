@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 )
@@ -18,6 +17,7 @@ func newWatch(c *connection) *cobra.Command {
 	r := &credstorev1.WatchRequest{}
 	var names []string
 	var payload, verbose bool
+	var heartbeat days
 	cmd := &cobra.Command{
 		Use: "watch [CREDENTIAL...]", Short: "Follow the changes of credentials as they happen",
 		Long: "Follow the changes of a project's credentials, or of those named, until interrupted.\nWith -o json it prints each message of the stream on a line of its own.",
@@ -28,7 +28,7 @@ func newWatch(c *connection) *cobra.Command {
 			if c.output == "yaml" {
 				return usageError{errors.New("a stream is shown as table or json")}
 			}
-			r.Parent = c.parent()
+			r.Parent, r.HeartbeatInterval = c.parent(), heartbeat.message()
 			for _, n := range append(names, args...) {
 				r.Names = append(r.Names, c.name("credentials", n))
 			}
@@ -65,12 +65,7 @@ func newWatch(c *connection) *cobra.Command {
 	f.StringVar(&r.ResumeToken, "resume-token", "", "go on where an earlier watch of the same kind ended")
 	f.StringVar(&r.Consumer, "consumer", "", "what to be called in the list of consumers")
 	f.BoolVar(&verbose, "heartbeats", false, "show heartbeats too")
-	heartbeat := f.Duration("heartbeat-interval", 0, "how often an idle stream sends one (default 30s)")
-	cmd.PreRun = func(*cobra.Command, []string) {
-		if *heartbeat != 0 {
-			r.HeartbeatInterval = durationpb.New(*heartbeat)
-		}
-	}
+	f.Var(&heartbeat, "heartbeat-interval", "how often an idle stream sends one (default 30s)")
 	return cmd
 }
 

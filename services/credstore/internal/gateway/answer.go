@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // domain is that of every ErrorInfo, as package grpcapi's.
@@ -38,12 +40,12 @@ type refusal struct {
 	code       codes.Code
 	reason     string
 	message    string
-	violations []violation
+	violations []jsoncheck.Violation
 	allow      []string
 }
 
 // invalid is a refusal that names fields.
-func invalid(message string, violations []violation) *refusal {
+func invalid(message string, violations []jsoncheck.Violation) *refusal {
 	return &refusal{
 		http: http.StatusBadRequest, code: codes.InvalidArgument, reason: reasonInvalidField,
 		message: message, violations: violations,
@@ -59,7 +61,7 @@ func (r *refusal) write(w http.ResponseWriter) {
 	if len(r.violations) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, v := range r.violations {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.field, Description: v.description})
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Description})
 		}
 		if with, err := st.WithDetails(info, bad); err == nil {
 			st = with
@@ -131,8 +133,11 @@ func writeStatus(w http.ResponseWriter, code int, st *status.Status) {
 	if err != nil {
 		code, body = http.StatusInternalServerError, []byte(`{"code":13,"message":"the error cannot be shown"}`)
 	}
+	body = append(body, '\n')
 	w.Header().Set("Content-Type", "application/json")
+	// With its length a client knows that it has the answer before the stream ends.
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(code)
 	// The caller may be gone; there is nobody left to tell.
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
 }

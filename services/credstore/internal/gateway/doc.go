@@ -18,6 +18,9 @@
 //     and of the right type. What is wrong is named by its JSON path, never
 //     repeated: 400 with a google.rpc.BadRequest.
 //   - Of the headers only Authorization and Traceparent go on.
+//   - A refusal that leaves the body unread ends the connection on HTTP/1. On
+//     HTTP/2 it ends the request alone, a moment after the answer: until then at
+//     most as much as an accepted body is thrown away.
 //
 // Answers are protobuf's JSON: lowerCamel names, enums by name, 64-bit integers
 // as strings, fields that are empty left out. Errors are a google.rpc.Status:

@@ -21,10 +21,16 @@ import (
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	gatewayv1 "github.com/credstore/credstore/gen/go/gateway/credstore/v1"
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // MaxBody is the default of Config.MaxBody.
 const MaxBody = 1 << 20
+
+// lingerTime is how far the end of a stream keeps behind the answer while the
+// client is sending. Both travel the same way, so that the client sees the pause
+// however far it is; it is long enough for a busy one.
+const lingerTime = 250 * time.Millisecond
 
 // remoteKey carries the caller's network address to the server.
 const remoteKey = "credstore-remote"
@@ -154,15 +160,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.cfg.Authenticate(r.Context(), r.RemoteAddr, r.Header.Values("Authorization")); err != nil {
-		closeUnread(w, r)
-		writeStatus(w, 0, withReason(status.Convert(err)))
+		h.refuse(w, r, func() { writeStatus(w, 0, withReason(status.Convert(err))) })
 		return
 	}
 	forward, route, refused := h.check(w, r)
 	switch {
 	case refused != nil:
-		closeUnread(w, r)
-		refused.write(w)
+		h.refuse(w, r, func() { refused.write(w) })
 	case forward == nil: // OPTIONS
 		w.WriteHeader(http.StatusNoContent)
 	case route.stream:
@@ -215,8 +219,7 @@ func (h *handler) servePublic(w http.ResponseWriter, r *http.Request) bool {
 	case http.MethodGet, http.MethodHead:
 		answer()
 	default:
-		closeUnread(w, r)
-		methodNotAllowed([]string{http.MethodGet, http.MethodHead}).write(w)
+		h.refuse(w, r, func() { methodNotAllowed([]string{http.MethodGet, http.MethodHead}).write(w) })
 	}
 	return true
 }
@@ -227,12 +230,39 @@ func writeText(w http.ResponseWriter, code int, text string) {
 	_, _ = io.WriteString(w, text)
 }
 
-// closeUnread ends the connection behind an answer that leaves a body unread:
-// net/http would read on to keep it.
-func closeUnread(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength != 0 && r.Body != http.NoBody {
+// refuse writes an answer that may leave the body unread.
+//
+// On HTTP/1 the connection ends behind it: net/http would read on to keep it. On
+// HTTP/2 a body is a stream of its own, which net/http resets when the handler
+// returns, and "Connection: close" would be a GOAWAY that can overtake the answer.
+// Clients that meet either while they send drop the answer, so there it goes out
+// first and the handler lingers.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, write func()) {
+	unread := r.ContentLength != 0 && r.Body != http.NoBody
+	if unread && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close")
 	}
+	write()
+	if unread && r.ProtoMajor != 1 {
+		h.linger(w, r)
+	}
+}
+
+// linger sends what is written and gives the client time to see it. It throws away
+// no more of the body than an accepted one can have, so that a client that sends
+// it all before it reads comes to its end, and keeps nothing.
+func (h *handler) linger(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), lingerTime)
+	defer cancel()
+	control := http.NewResponseController(w)
+	until, _ := ctx.Deadline()
+	if control.Flush() != nil || control.SetReadDeadline(until) != nil {
+		return
+	}
+	if _, err := io.CopyN(io.Discard, r.Body, h.cfg.MaxBody+1); err != nil {
+		return // the body ended, the client gave it up, or the time did
+	}
+	<-ctx.Done()
 }
 
 // check returns the request to hand on and its rule; a nil request for an
@@ -276,10 +306,10 @@ func (h *handler) check(w http.ResponseWriter, r *http.Request) (*http.Request, 
 		return nil, nil, refused
 	}
 	if route.body != nil && len(body) > 0 {
-		found, err := checkJSON(body, route.body, route.boundValues(elements))
+		found, err := jsoncheck.Check(body, route.body, route.boundValues(elements))
 		if err != nil {
 			return nil, nil, &refusal{
-				http: http.StatusBadRequest, code: codes.InvalidArgument, reason: reasonMalformedBody, message: err.Error(),
+				http: http.StatusBadRequest, code: codes.InvalidArgument, reason: reasonMalformedBody, message: "the body " + err.Error(),
 			}
 		}
 		if len(found) > 0 {

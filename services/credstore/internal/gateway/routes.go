@@ -10,6 +10,8 @@ import (
 	"google.golang.org/genproto/googleapis/api/annotations"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // route is one HTTP rule of the contract.
@@ -188,7 +190,7 @@ func (r *route) bindQuery(request protoreflect.MessageDescriptor) error {
 		switch {
 		case f.IsMap(), f.Kind() == protoreflect.BytesKind:
 			return fmt.Errorf("field %s cannot be a parameter of a query", f.Name())
-		case f.Message() != nil && (f.IsList() || wellKnown(f.Message()) == nil):
+		case f.Message() != nil && (f.IsList() || !jsoncheck.IsText(f.Message())):
 			return fmt.Errorf("field %s cannot be a parameter of a query", f.Name())
 		}
 		r.query[f.JSONName()] = f

@@ -47,9 +47,19 @@ func (s credentialService) message(c *core.Credential) *credstorev1.Credential {
 func (p *parser) createCredential(parent resourcename.Project, id string, c *credstorev1.Credential) *core.CreateCredentialRequest {
 	n := resourcename.Credential{Project: parent.ID, ID: id}
 	p.ownName("credential.name", c.GetName(), n.String(), "parent and credentialId")
+	p.ownKind(c)
 	return &core.CreateCredentialRequest{
 		Name: n, Description: c.GetDescription(), Labels: c.GetLabels(), Payload: p.payload("credential.", c.GetPayload()),
 		RotationPeriod: p.duration("credential.rotationPeriod", c.GetRotationPeriod()),
+	}
+}
+
+// ownKind checks the kind beside a payload, which decides it: it may be left out,
+// or sent back as it was read.
+func (p *parser) ownKind(c *credstorev1.Credential) {
+	m := c.GetPayload().ProtoReflect()
+	if kind := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind")); kind != nil {
+		p.ownName("credential.kind", c.GetKind(), kind.JSONName(), "the payload")
 	}
 }
 
@@ -111,6 +121,7 @@ func (p *parser) updateCredential(c *credstorev1.Credential, mask *fieldmaskpb.F
 	case fields["payload"] && c.GetPayload() == nil:
 		p.add("credential.payload", "is required, as the mask names it: set exactly one kind")
 	case fields["payload"]:
+		p.ownKind(c)
 		payload := p.payload("credential.", c.GetPayload())
 		u.Payload = &payload
 	}

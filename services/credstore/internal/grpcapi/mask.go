@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
 // maxPaths is more than any resource has fields.
@@ -50,7 +52,7 @@ func maskFields(mask *fieldmaskpb.FieldMask, resource proto.Message, updatable .
 		}
 		switch {
 		case f == nil:
-			return nil, "names an unknown field" + choices(m.Descriptor(), updatable)
+			return nil, unknownField(first, m.Descriptor(), updatable)
 		case !slices.Contains(updatable, f.Name()):
 			return nil, "names " + f.JSONName() + ", which cannot be updated" + choices(m.Descriptor(), updatable)
 		case nested:
@@ -61,10 +63,24 @@ func maskFields(mask *fieldmaskpb.FieldMask, resource proto.Message, updatable .
 	return fields, ""
 }
 
+// unknownField repeats what is close to a field's name. The rest may be something
+// else in the wrong place, as a secret.
+func unknownField(name string, d protoreflect.MessageDescriptor, updatable []protoreflect.Name) string {
+	const wrong = "names an unknown field"
+	if hint := jsoncheck.Suggest(name, jsonNames(d, updatable)); jsoncheck.ShowName(name) == name && strings.HasPrefix(hint, ": did you mean ") {
+		return wrong + ", " + name + hint
+	}
+	return wrong + choices(d, updatable)
+}
+
 func choices(d protoreflect.MessageDescriptor, updatable []protoreflect.Name) string {
-	names := make([]string, 0, len(updatable))
-	for _, name := range updatable {
+	return ": give some of " + strings.Join(jsonNames(d, updatable), ", ") + `, or "*" for all of them`
+}
+
+func jsonNames(d protoreflect.MessageDescriptor, fields []protoreflect.Name) []string {
+	names := make([]string, 0, len(fields))
+	for _, name := range fields {
 		names = append(names, d.Fields().ByName(name).JSONName())
 	}
-	return ": give some of " + strings.Join(names, ", ") + `, or "*" for all of them`
+	return names
 }

@@ -68,9 +68,11 @@ func TestMaskFieldsRefuses(t *testing.T) {
 	for path, says := range map[string]string{
 		"":                     "unknown field",
 		" ":                    "unknown field",
-		"pasword":              "unknown field",
+		"desription":           "unknown field, desription: did you mean description?",
+		"lables.team":          "unknown field, lables: did you mean labels?",
 		"Description":          "unknown field",
-		"pollinterval":         "unknown field",
+		"hunter2":              "unknown field: give some of",
+		"pollinterval":         "unknown field, pollinterval: did you mean pollInterval?",
 		"name":                 "name, which cannot be updated",
 		"uid":                  "uid, which cannot be updated",
 		"etag":                 "etag, which cannot be updated",
@@ -84,9 +86,9 @@ func TestMaskFieldsRefuses(t *testing.T) {
 		".":                    "unknown field",
 		"*.description":        "unknown field",
 		"**":                   "unknown field",
-		"description,labels":   "unknown field",
+		"description,labels":   "unknown field: give some of description, labels, credential, vault, pollInterval, or",
 		"hunter2\nhunter2":     "unknown field",
-		strings.Repeat("x", 9): "give some of description, labels, credential, vault, pollInterval",
+		strings.Repeat("x", 9): "unknown field: give some of description, labels, credential, vault, pollInterval",
 	} {
 		got, wrong := maskFields(&fieldmaskpb.FieldMask{Paths: []string{path}}, &credstorev1.SecretStore{}, storeFields()...)
 		if !strings.Contains(wrong, says) {

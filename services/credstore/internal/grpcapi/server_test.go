@@ -652,9 +652,9 @@ func TestStopEndsStreams(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	f.server.Stop(4 * time.Second)
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("Stop took %v", took)
+	f.server.Stop(time.Minute)
+	if took := time.Since(began); took >= time.Minute {
+		t.Errorf("Stop waited for the streams for %v", took)
 	}
 	for _, s := range []grpc.ServerStreamingClient[credstorev1.WatchResponse]{stream, gateway} {
 		_, err := s.Recv()

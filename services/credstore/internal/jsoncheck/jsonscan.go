@@ -1,4 +1,4 @@
-package gateway
+package jsoncheck
 
 import (
 	"strconv"
@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// syntaxError says where a text stops being JSON. It does not say what is there:
+// SyntaxError says where a text stops being JSON. It does not say what is there:
 // that may be a part of a secret.
-type syntaxError struct{ offset int }
+type SyntaxError struct{ Offset int }
 
-func (e *syntaxError) Error() string {
-	return "the body is not valid JSON at byte " + strconv.Itoa(e.offset)
+func (e *SyntaxError) Error() string {
+	return "is not valid JSON at byte " + strconv.Itoa(e.Offset)
 }
 
 // scanner reads JSON (RFC 8259) strictly: UTF-8 only, no half of a surrogate
@@ -22,7 +22,7 @@ type scanner struct {
 	pos  int
 }
 
-func (s *scanner) fail() error { return &syntaxError{s.pos} }
+func (s *scanner) fail() error { return &SyntaxError{s.pos} }
 
 // next skips white space and returns the byte that the next token begins with,
 // 0 at the end.

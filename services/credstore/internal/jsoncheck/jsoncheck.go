@@ -1,4 +1,4 @@
-package gateway
+package jsoncheck
 
 import (
 	"encoding/base64"
@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -15,22 +16,25 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/credstore/credstore/pkg/nearest"
 )
 
 const (
 	// maxDepth is more than the contract's deepest message needs.
 	maxDepth = 32
-	// maxViolations bounds how much an answer says about a hopeless body.
-	maxViolations = 20
+	// MaxViolations bounds how much an answer says about a hopeless body.
+	MaxViolations = 20
 )
 
-// violation says what is wrong with one field, named by its JSON path. Its text
+// Violation says what is wrong with one field, named by its JSON path. Its text
 // never holds a value.
-type violation struct{ field, description string }
+type Violation struct{ Field, Description string }
 
-var errTooDeep = errors.New("the body is nested more deeply than any message of the contract")
+// ErrTooDeep is what Check fails with for a body that would cost too much.
+var ErrTooDeep = errors.New("is nested more deeply than any message of the contract")
 
-// checkJSON holds that body is one JSON object that fits the message and returns
+// Check holds that body is one JSON object that fits the message and returns
 // what does not. bound holds the fields, by JSON path, that the URL decides
 // already, with their values: the body may repeat them and not contradict. The
 // error is for a body that is no JSON at all.
@@ -38,7 +42,7 @@ var errTooDeep = errors.New("the body is nested more deeply than any message of 
 // What it accepts, protojson accepts too and means the same; it accepts less:
 // enums by name only, integers without fraction or exponent, no field twice in
 // whatever spelling.
-func checkJSON(body []byte, message protoreflect.MessageDescriptor, bound map[string]string) ([]violation, error) {
+func Check(body []byte, message protoreflect.MessageDescriptor, bound map[string]string) ([]Violation, error) {
 	c := checker{scan: scanner{data: body}, bound: bound}
 	if c.scan.next() != '{' {
 		if err := c.skip(0); err != nil {
@@ -47,7 +51,7 @@ func checkJSON(body []byte, message protoreflect.MessageDescriptor, bound map[st
 		if err := c.scan.end(); err != nil {
 			return nil, err
 		}
-		return []violation{{"", "the body must be a JSON object"}}, nil
+		return []Violation{{Field: "", Description: "must be a JSON object"}}, nil
 	}
 	if err := c.message(message, "", 0); err != nil {
 		return nil, err
@@ -58,26 +62,26 @@ func checkJSON(body []byte, message protoreflect.MessageDescriptor, bound map[st
 type checker struct {
 	scan       scanner
 	bound      map[string]string
-	violations []violation
+	violations []Violation
 }
 
 func (c *checker) add(field, format string, args ...any) {
-	if len(c.violations) < maxViolations {
-		c.violations = append(c.violations, violation{field, fmt.Sprintf(format, args...)})
+	if len(c.violations) < MaxViolations {
+		c.violations = append(c.violations, Violation{Field: field, Description: fmt.Sprintf(format, args...)})
 	}
 }
 
 // message reads an object as a message.
 func (c *checker) message(m protoreflect.MessageDescriptor, path string, depth int) error {
 	if depth > maxDepth {
-		return errTooDeep
+		return ErrTooDeep
 	}
 	seen := make(map[protoreflect.FieldNumber]bool)
 	chosen := make(map[protoreflect.Name]string) // oneof → the member that is set
 	return c.scan.object(func(name string) error {
-		f := fieldByName(m, name)
+		f := FieldByName(m, name)
 		if f == nil {
-			c.add(join(path, showName(name)), "is unknown%s", didYouMean(name, m))
+			c.add(join(path, ShowName(name)), "is unknown%s", didYouMean(name, m))
 			return c.skip(depth + 1)
 		}
 		here := join(path, f.JSONName())
@@ -124,7 +128,7 @@ func (c *checker) mapping(f protoreflect.FieldDescriptor, path string, depth int
 	return c.scan.object(func(key string) error {
 		here := path
 		if !secret(f) {
-			here = fmt.Sprintf("%s[%q]", path, showName(key))
+			here = fmt.Sprintf("%s[%q]", path, ShowName(key))
 		}
 		if seen[key] {
 			c.add(here, "has a key twice")
@@ -138,7 +142,7 @@ func (c *checker) mapping(f protoreflect.FieldDescriptor, path string, depth int
 // value reads one value, an element of a list or map or the field itself.
 func (c *checker) value(f protoreflect.FieldDescriptor, path string, depth int) error {
 	if depth > maxDepth {
-		return errTooDeep
+		return ErrTooDeep
 	}
 	first := c.scan.next()
 	switch f.Kind() {
@@ -232,7 +236,7 @@ func (c *checker) wrong(path, want string, depth int) error {
 // skip reads any value.
 func (c *checker) skip(depth int) error {
 	if depth > maxDepth {
-		return errTooDeep
+		return ErrTooDeep
 	}
 	switch first := c.scan.next(); {
 	case first == '{':
@@ -250,9 +254,9 @@ func (c *checker) skip(depth int) error {
 	return err
 }
 
-// fieldByName finds a field by its JSON name or by its name in the proto, as
+// FieldByName finds a field by its JSON name or by its name in the proto, as
 // protojson does.
-func fieldByName(m protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
+func FieldByName(m protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {
 	if f := m.Fields().ByJSONName(name); f != nil {
 		return f
 	}
@@ -268,9 +272,9 @@ func join(path, name string) string {
 
 var plainName = regexp.MustCompile(`^[-._/a-zA-Z0-9]{1,64}$`)
 
-// showName returns a member's name as an answer may repeat it. One that is no
+// ShowName returns a member's name as an answer may repeat it. One that is no
 // name is not repeated: it may be something else in the wrong place.
-func showName(name string) string {
+func ShowName(name string) string {
 	if plainName.MatchString(name) {
 		return name
 	}
@@ -306,6 +310,43 @@ func wellKnown(m protoreflect.MessageDescriptor) *knownMessage {
 		return &knownMessage{`a list of fields as "description,labels"`, func() proto.Message { return &fieldmaskpb.FieldMask{} }}
 	}
 	return nil
+}
+
+// IsText says whether JSON writes a message as a string.
+func IsText(m protoreflect.MessageDescriptor) bool { return wellKnown(m) != nil }
+
+// Text says what the text of a field must be that is given outside of JSON, as
+// in a query or a flag, or "" when it is. The field is an element where it is a
+// list's, and no message other than those of IsText.
+func Text(f protoreflect.FieldDescriptor, v string) string {
+	if !utf8.ValidString(v) {
+		return "UTF-8"
+	}
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		return ""
+	case protoreflect.BoolKind:
+		if v != "true" && v != "false" {
+			return "true or false"
+		}
+	case protoreflect.EnumKind:
+		if f.Enum().Values().ByName(protoreflect.Name(v)) == nil {
+			return enumWant(f.Enum())
+		}
+	case protoreflect.MessageKind:
+		wk := wellKnown(f.Message())
+		if f.Message().FullName() == "google.protobuf.FieldMask" {
+			return "" // the server's: it accepts both spellings and names the field
+		}
+		if !wk.accepts([]byte(strconv.Quote(v))) {
+			return wk.want
+		}
+	default:
+		if !isInteger(v, f.Kind()) {
+			return integerWant(f.Kind())
+		}
+	}
+	return ""
 }
 
 // isBase64 accepts what protojson does: both alphabets, with and without
@@ -377,21 +418,13 @@ func didYouMean(name string, m protoreflect.MessageDescriptor) string {
 	for i := range names {
 		names[i] = m.Fields().Get(i).JSONName()
 	}
-	return suggest(name, names)
+	return Suggest(name, names)
 }
 
-// suggest ends a sentence about an unknown name with the one of names that is
+// Suggest ends a sentence about an unknown name with the one of names that is
 // closest, or with all of them when they are few and none is close.
-func suggest(name string, names []string) string {
-	if len(name) > 64 {
-		name = name[:64]
-	}
-	best, distance := "", 3
-	for _, n := range names {
-		if d := editDistance(strings.ToLower(name), strings.ToLower(n)); d < distance && d < len(n) {
-			best, distance = n, d
-		}
-	}
+func Suggest(name string, names []string) string {
+	best := nearest.Word(name, names)
 	switch {
 	case best != "":
 		return fmt.Sprintf(": did you mean %s?", best)
@@ -401,28 +434,4 @@ func suggest(name string, names []string) string {
 		return ": expected " + strings.Join(names, ", ")
 	}
 	return ""
-}
-
-// editDistance counts the insertions, deletions, replacements and swaps of
-// neighbours between two short names.
-func editDistance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }

@@ -1,4 +1,4 @@
-package gateway
+package jsoncheck
 
 import (
 	"encoding/json"
@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 )
@@ -46,7 +45,7 @@ func TestCheckJSONAccepts(t *testing.T) {
 		{"usage", `{"user":"u","ttl":"60s"}`},
 	} {
 		m := messages()[test.message]
-		found, err := checkJSON([]byte(test.body), m.ProtoReflect().Descriptor(), nil)
+		found, err := Check([]byte(test.body), m.ProtoReflect().Descriptor(), nil)
 		if err != nil || len(found) > 0 {
 			t.Errorf("%s %s: %v %v", test.message, test.body, found, err)
 		}
@@ -114,15 +113,15 @@ func TestCheckJSONNamesWhatIsWrong(t *testing.T) {
 		{"batch", `{"operations":[{"create":{"credential":{"payload":{"basic":{"pass":"hunter2"}}}}}]}`, "operations[0].create.credential.payload.basic.pass", "is unknown"},
 	} {
 		m := messages()[test.message]
-		found, err := checkJSON([]byte(test.body), m.ProtoReflect().Descriptor(), map[string]string{"name": "projects/p/credentials/c"})
+		found, err := Check([]byte(test.body), m.ProtoReflect().Descriptor(), map[string]string{"name": "projects/p/credentials/c"})
 		if err != nil || len(found) != 1 {
 			t.Errorf("%s: got %q, %v; want one violation", test.body, found, err)
 			continue
 		}
-		if found[0].field != test.field || !strings.Contains(found[0].description, test.says) {
+		if found[0].Field != test.field || !strings.Contains(found[0].Description, test.says) {
 			t.Errorf("%s: got %q", test.body, found[0])
 		}
-		if text := found[0].field + found[0].description; strings.Contains(text, "hunter2") || strings.Contains(text, "12345678") {
+		if text := found[0].Field + found[0].Description; strings.Contains(text, "hunter2") || strings.Contains(text, "12345678") {
 			t.Errorf("%s: the answer repeats the value: %q", test.body, found[0])
 		}
 	}
@@ -130,20 +129,20 @@ func TestCheckJSONNamesWhatIsWrong(t *testing.T) {
 
 func TestCheckJSONNamesAllAndBounds(t *testing.T) {
 	d := (&credstorev1.Credential{}).ProtoReflect().Descriptor()
-	found, err := checkJSON([]byte(`{"a":1,"labels":7,"payload":{"b":[{"c":"d"}]}}`), d, nil)
+	found, err := Check([]byte(`{"a":1,"labels":7,"payload":{"b":[{"c":"d"}]}}`), d, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var fields []string
 	for _, v := range found {
-		fields = append(fields, v.field)
+		fields = append(fields, v.Field)
 	}
 	if diff := cmp.Diff([]string{"a", "labels", "payload.b"}, fields); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	found, err = checkJSON([]byte(`{"x":1`+strings.Repeat(`,"x":1`, 1000)+`}`), d, nil)
-	if err != nil || len(found) != maxViolations {
-		t.Errorf("%d violations, %v; want %d", len(found), err, maxViolations)
+	found, err = Check([]byte(`{"x":1`+strings.Repeat(`,"x":1`, 1000)+`}`), d, nil)
+	if err != nil || len(found) != MaxViolations {
+		t.Errorf("%d violations, %v; want %d", len(found), err, MaxViolations)
 	}
 }
 
@@ -183,14 +182,14 @@ func TestCheckJSONSyntax(t *testing.T) {
 		"\ufeff{}":                          0,
 		`{"a":1} // no`:                     8,
 	} {
-		found, err := checkJSON([]byte(body), d, nil)
-		var syntax *syntaxError
+		found, err := Check([]byte(body), d, nil)
+		var syntax *SyntaxError
 		if !errors.As(err, &syntax) {
 			t.Errorf("%q: got %v, %v", body, found, err)
 			continue
 		}
-		if syntax.offset != offset {
-			t.Errorf("%q: at %d, want %d", body, syntax.offset, offset)
+		if syntax.Offset != offset {
+			t.Errorf("%q: at %d, want %d", body, syntax.Offset, offset)
 		}
 		if strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("the error repeats input: %v", err)
@@ -205,7 +204,7 @@ func TestCheckJSONDepth(t *testing.T) {
 		`{"x":` + strings.Repeat(`{"a":`, 100_000),
 		strings.Repeat("[", 100_000),
 	} {
-		if _, err := checkJSON([]byte(body), d, nil); !errors.Is(err, errTooDeep) {
+		if _, err := Check([]byte(body), d, nil); !errors.Is(err, ErrTooDeep) {
 			t.Errorf("%.20s…: %v", body, err)
 		}
 	}
@@ -226,7 +225,7 @@ func FuzzCheckJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for name, m := range messages() {
-			found, err := checkJSON(body, m.ProtoReflect().Descriptor(), nil)
+			found, err := Check(body, m.ProtoReflect().Descriptor(), nil)
 			if !json.Valid(body) && err == nil {
 				t.Fatalf("%s: %q is no JSON and was read", name, body)
 			}
@@ -238,54 +237,6 @@ func FuzzCheckJSON(f *testing.F) {
 			}
 		}
 	})
-}
-
-// TestContractIsCovered holds that no message reachable from a body has a field
-// of a type that the checks do not know.
-func TestContractIsCovered(t *testing.T) {
-	table, err := routeTable(services())
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[protoreflect.FullName]bool{}
-	var visit func(m protoreflect.MessageDescriptor)
-	visit = func(m protoreflect.MessageDescriptor) {
-		if seen[m.FullName()] {
-			return
-		}
-		seen[m.FullName()] = true
-		for i := range m.Fields().Len() {
-			f := m.Fields().Get(i)
-			if f.IsMap() {
-				if f.MapKey().Kind() != protoreflect.StringKind {
-					t.Errorf("%s: keys are no strings", f.FullName())
-				}
-				f = f.MapValue()
-			}
-			switch f.Kind() {
-			case protoreflect.StringKind, protoreflect.BytesKind, protoreflect.BoolKind, protoreflect.EnumKind,
-				protoreflect.Int32Kind, protoreflect.Uint32Kind, protoreflect.Int64Kind, protoreflect.Uint64Kind:
-			case protoreflect.MessageKind:
-				if wellKnown(f.Message()) != nil {
-					continue
-				}
-				if f.Message().ParentFile().Package() == "google.protobuf" {
-					t.Errorf("%s: %s has a JSON form of its own", f.FullName(), f.Message().FullName())
-				}
-				visit(f.Message())
-			default:
-				t.Errorf("%s: kind %s is not covered", f.FullName(), f.Kind())
-			}
-		}
-	}
-	for _, r := range table {
-		if r.body != nil {
-			visit(r.body)
-		}
-	}
-	if !seen["credential.v1.Basic"] {
-		t.Error("payloads were not visited")
-	}
 }
 
 func TestSuggest(t *testing.T) {
@@ -302,8 +253,8 @@ func TestSuggest(t *testing.T) {
 		{"x", []string{"a"}, ": expected a"},
 		{strings.Repeat("x", 1<<20), []string{"a"}, ": expected a"},
 	} {
-		if got := suggest(test.name, test.of); got != test.want {
-			t.Errorf("suggest(%.20q, %q) = %q, want %q", test.name, test.of, got, test.want)
+		if got := Suggest(test.name, test.of); got != test.want {
+			t.Errorf("Suggest(%.20q, %q) = %q, want %q", test.name, test.of, got, test.want)
 		}
 	}
 }
