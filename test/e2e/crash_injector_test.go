@@ -160,11 +160,8 @@ func TestCrashInjector(t *testing.T) {
 	i.process.stop(t)
 	checkNoLeftovers(t, i)
 	s.process.stop(t)
-	if sets.reads < 10*kills || sets.generations < kills/2 {
+	if sets.reads < kills || sets.generations < kills/2 {
 		t.Errorf("%d sets of %d generations were read: too little to say anything", sets.reads, sets.generations)
-	}
-	if n := sets.overtaken + files.overtaken; n*100 > sets.reads+files.reads {
-		t.Errorf("readers were overtaken %d times", n)
 	}
 	t.Logf("%d kills in %s: %d generations written, %d of them seen; %d sets and %d files read; overtaken %d and %d times",
 		kills, took.Round(time.Millisecond), gen, sets.generations, sets.reads, files.reads, sets.overtaken, files.overtaken)

@@ -156,7 +156,7 @@ func TestCrashServer(t *testing.T) {
 // an uninterrupted one is told: the name and the uid, also when the server that
 // deleted has crashed in between.
 func TestCrashResumedDelete(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	defer cancel()
 	s := newServer(t, t.TempDir())
 	s.start()

@@ -70,7 +70,10 @@ func (w *watcher) stream(ctx context.Context) error {
 	}
 	resumed := w.token != ""
 	first, syncedNow := true, false
-	next := w.state // what the state will be once it is whole
+	// What the state will be with the next token, and the revision that was reached
+	// on this stream. A stream that is cut before its token is told again from the
+	// token before.
+	next, at := maps.Clone(w.state), w.revision
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -79,13 +82,13 @@ func (w *watcher) stream(ctx context.Context) error {
 		_, reset := m.GetEvent().(*credstorev1.WatchResponse_Reset_)
 		switch {
 		case reset && resumed:
-			return fmt.Errorf("a reset in place of what was missed since revision %d", w.revision)
+			return fmt.Errorf("a reset in place of what was missed since revision %d", at)
 		case reset && !first, !reset && first && !resumed:
 			return fmt.Errorf("a stream without a token begins with a reset and has no other; this is message %T", m.GetEvent())
 		case !syncedNow && m.GetResumeToken() != "" && m.GetSynced() == nil:
 			return fmt.Errorf("a resume token before synced, at revision %d", m.GetRevision())
-		case resumed && m.GetRevision() < w.revision:
-			return fmt.Errorf("revision %d after %d", m.GetRevision(), w.revision)
+		case resumed && m.GetRevision() < at:
+			return fmt.Errorf("revision %d after %d", m.GetRevision(), at)
 		}
 		first = false
 		if reset {
@@ -93,10 +96,10 @@ func (w *watcher) stream(ctx context.Context) error {
 			continue
 		}
 		if c := m.GetCommit(); c != nil {
-			if resumed && m.GetRevision() <= w.revision {
-				return fmt.Errorf("a commit at revision %d, which was reached before (%d)", m.GetRevision(), w.revision)
+			if resumed && m.GetRevision() <= at {
+				return fmt.Errorf("a commit at revision %d, which was reached before (%d)", m.GetRevision(), at)
 			}
-			if resumed && c.GetFromRevision() != w.revision {
+			if resumed && c.GetFromRevision() != at {
 				return fmt.Errorf("a commit from revision %d at revision %d", c.GetFromRevision(), w.revision)
 			}
 			if resumed && c.GetFromRevision()+1 == m.GetRevision() {
@@ -112,7 +115,6 @@ func (w *watcher) stream(ctx context.Context) error {
 			}
 			syncedNow = true
 			w.mu.Lock()
-			w.state = next
 			w.synced++
 			if resumed {
 				w.resumes++
@@ -124,16 +126,16 @@ func (w *watcher) stream(ctx context.Context) error {
 			continue
 		}
 		if w.whole != nil {
-			if err := w.whole(w.state); err != nil {
+			if err := w.whole(next); err != nil {
 				return fmt.Errorf("revision %d: %w", m.GetRevision(), err)
 			}
 		}
-		w.mu.Lock()
-		w.revision = m.GetRevision()
+		at = m.GetRevision()
 		if t := m.GetResumeToken(); t != "" {
-			w.token = t
+			w.mu.Lock()
+			w.token, w.revision, w.state = t, at, maps.Clone(next)
+			w.mu.Unlock()
 		}
-		w.mu.Unlock()
 	}
 }
 

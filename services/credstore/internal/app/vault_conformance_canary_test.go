@@ -84,7 +84,7 @@ func TestConformanceVaultCanary(t *testing.T) {
 	secrets := map[string]string{
 		"secret id":       secretID,
 		"wrong secret id": "wrong-" + uuid.NewString(),
-		"token":           v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "3s", "renewable": false}),
+		"token":           v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "10s", "renewable": false}),
 		"malformed token": "malformed " + uuid.NewString(),
 		"value":           "first-" + uuid.NewString(),
 		"second value":    "second-" + uuid.NewString(),

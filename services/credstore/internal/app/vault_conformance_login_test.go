@@ -46,7 +46,7 @@ func TestConformanceVaultLoginEnds(t *testing.T) {
 	})
 
 	t.Run("StaticToken", func(t *testing.T) {
-		s.addLogin(t, "static", vaultTokenPayload(v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "3s", "renewable": false})))
+		s.addLogin(t, "static", vaultTokenPayload(v.Token(t, map[string]any{"policies": []string{"app"}, "ttl": "10s", "renewable": false})))
 		s.addStore(t, "static", "static", at(v), time.Second)
 		v.Put(t, "app/static", map[string]string{"k": "first"})
 		i := s.addWorkload(t, "static", secretItem("f", "static", "app/static", "k"))

@@ -185,69 +185,73 @@ func TestGuessing(t *testing.T) {
 }
 
 func TestGuessingByIPv6Network(t *testing.T) {
-	a := authn.New(authn.Config{Lookup: newTokens().lookup, Limits: authn.Limits{Failures: 1}})
-	try := func(remote string) error {
-		_, err := a.Header(t.Context(), remote, []string{"Bearer credstore_guess"})
-		return err
-	}
-	var throttled *authn.ThrottledError
-	for _, test := range []struct {
-		remote    string
-		throttled bool
-	}{
-		{"[2001:db8::1]:1", false},
-		{"[2001:db8::ffff:2]:9", true},
-		{"[2001:db8:0:1::1]:1", false},
-		{"[::ffff:192.0.2.9]:1", false},
-		{"192.0.2.9:2", true},
-		{"192.0.2.9", true},
-		{"192.0.2.10", false},
-		{"@", false},
-		{"@", true},
-	} {
-		if got := errors.As(try(test.remote), &throttled); got != test.throttled {
-			t.Errorf("%s: throttled %v, want %v", test.remote, got, test.throttled)
+	synctest.Test(t, func(t *testing.T) { // no second passes in which a guess is forgiven
+		a := authn.New(authn.Config{Lookup: newTokens().lookup, Limits: authn.Limits{Failures: 1}})
+		try := func(remote string) error {
+			_, err := a.Header(t.Context(), remote, []string{"Bearer credstore_guess"})
+			return err
 		}
-	}
+		var throttled *authn.ThrottledError
+		for _, test := range []struct {
+			remote    string
+			throttled bool
+		}{
+			{"[2001:db8::1]:1", false},
+			{"[2001:db8::ffff:2]:9", true},
+			{"[2001:db8:0:1::1]:1", false},
+			{"[::ffff:192.0.2.9]:1", false},
+			{"192.0.2.9:2", true},
+			{"192.0.2.9", true},
+			{"192.0.2.10", false},
+			{"@", false},
+			{"@", true},
+		} {
+			if got := errors.As(try(test.remote), &throttled); got != test.throttled {
+				t.Errorf("%s: throttled %v, want %v", test.remote, got, test.throttled)
+			}
+		}
+	})
 }
 
 func TestMemoryOfGuessesIsBounded(t *testing.T) {
-	k := newTokens()
-	a := authn.New(authn.Config{Lookup: k.lookup, Limits: authn.Limits{Failures: 1, Addresses: 3}})
-	try := func(remote, secret string) error {
-		_, err := a.Header(t.Context(), remote, []string{"Bearer " + secret})
-		return err
-	}
-	var throttled *authn.ThrottledError
-	for i := range 100 {
-		if err := try(fmt.Sprintf("192.0.2.%d", i), "credstore_guess"); errors.As(err, &throttled) {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) { // no second passes in which a guess is forgiven
+		k := newTokens()
+		a := authn.New(authn.Config{Lookup: k.lookup, Limits: authn.Limits{Failures: 1, Addresses: 3}})
+		try := func(remote, secret string) error {
+			_, err := a.Header(t.Context(), remote, []string{"Bearer " + secret})
+			return err
 		}
-	}
-	for i, want := range map[int]bool{99: true, 98: true, 97: true} {
-		if got := errors.As(try(fmt.Sprintf("192.0.2.%d", i), "credstore_guess"), &throttled); got != want {
-			t.Errorf("address %d: throttled %v", i, got)
+		var throttled *authn.ThrottledError
+		for i := range 100 {
+			if err := try(fmt.Sprintf("192.0.2.%d", i), "credstore_guess"); errors.As(err, &throttled) {
+				t.Fatal(err)
+			}
 		}
-	}
-	if errors.As(try("192.0.2.1", "credstore_guess"), &throttled) {
-		t.Error("an address that failed long ago is still remembered")
-	}
-	// Right tokens are remembered in bounds as well: the newest stay.
-	for i := range 50 {
-		k.valid[fmt.Sprintf("credstore_%d", i)] = &core.Principal{}
-		if err := try("198.51.100.1", fmt.Sprintf("credstore_%d", i)); err != nil {
-			t.Fatal(err)
+		for i, want := range map[int]bool{99: true, 98: true, 97: true} {
+			if got := errors.As(try(fmt.Sprintf("192.0.2.%d", i), "credstore_guess"), &throttled); got != want {
+				t.Errorf("address %d: throttled %v", i, got)
+			}
 		}
-	}
-	if errors.As(try("198.51.100.1", "credstore_guess"), &throttled) {
-		t.Fatal("the first guess is throttled")
-	}
-	if err := try("198.51.100.1", "credstore_49"); err != nil {
-		t.Errorf("the newest right token is locked out: %v", err)
-	}
-	if err := try("198.51.100.1", "credstore_0"); !errors.As(err, &throttled) {
-		t.Errorf("the oldest right token is still known: %v", err)
-	}
+		if errors.As(try("192.0.2.1", "credstore_guess"), &throttled) {
+			t.Error("an address that failed long ago is still remembered")
+		}
+		// Right tokens are remembered in bounds as well: the newest stay.
+		for i := range 50 {
+			k.valid[fmt.Sprintf("credstore_%d", i)] = &core.Principal{}
+			if err := try("198.51.100.1", fmt.Sprintf("credstore_%d", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if errors.As(try("198.51.100.1", "credstore_guess"), &throttled) {
+			t.Fatal("the first guess is throttled")
+		}
+		if err := try("198.51.100.1", "credstore_49"); err != nil {
+			t.Errorf("the newest right token is locked out: %v", err)
+		}
+		if err := try("198.51.100.1", "credstore_0"); !errors.As(err, &throttled) {
+			t.Errorf("the oldest right token is still known: %v", err)
+		}
+	})
 }
 
 // TestOtherFailuresAreNoGuesses holds that trouble of the store costs callers

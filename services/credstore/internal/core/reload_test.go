@@ -71,6 +71,7 @@ func TestFeedCompactedUnderTheStore(t *testing.T) {
 		if cause := context.Cause(session); !errors.Is(cause, core.ErrUnauthenticated) {
 			t.Errorf("the session of a token that is gone: %v", cause)
 		}
+		synctest.Wait() // callers hear of a reload before the streams do
 		events := until(t, w, func(ev core.WatchEvent) bool { return ev.Kind == core.EventHeartbeat })
 		for _, ev := range events {
 			has.apply(t, ev)

@@ -468,6 +468,21 @@ func race(t *testing.T, h *coretest.Harness, round func(ctx context.Context, n i
 	consistent(t, h)
 }
 
+// sometimesTogether is together, but for two rounds of twenty, which a and b win for
+// certain: who wins the others is up to the scheduler, and where one of them waits
+// for its turn it may be always the other.
+func sometimesTogether(round int, a, b func() error) (errA, errB error) {
+	switch round % 20 {
+	case 0:
+		errA = a()
+		return errA, b()
+	case 1:
+		errB = b()
+		return a(), errB
+	}
+	return together(a, b)
+}
+
 // together runs two calls at the same time, either first.
 func together(a, b func() error) (errA, errB error) {
 	var wg sync.WaitGroup

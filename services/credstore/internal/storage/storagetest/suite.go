@@ -18,7 +18,7 @@ type Options struct {
 	Reopen func(t *testing.T, s core.Storage) core.Storage
 	// Rounds is how many times a race is tried. 0 means 1,000.
 	Rounds int
-	// Patience bounds each wait of the suite. 0 means a minute.
+	// Patience bounds each test of the suite. 0 means five minutes.
 	Patience time.Duration
 }
 
@@ -31,7 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) core.Storage, opts Options) {
 		opts.Rounds = 1000
 	}
 	if opts.Patience == 0 {
-		opts.Patience = time.Minute
+		opts.Patience = 5 * time.Minute
 	}
 	for _, c := range []struct {
 		name string
