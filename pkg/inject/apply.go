@@ -188,7 +188,7 @@ func (e *Engine) culprits(p plan, err error) []string {
 	return ids
 }
 
-// report tells the source, the log and the status what became of an attempt.
+// report tells the log, the status and the source what became of an attempt.
 // fresh says that it was for a new set. The caller holds e.mu.
 func (e *Engine) report(r result, fresh bool) {
 	rep := Report{Revision: e.manifest.revision, Failures: e.manifest.failures(r.plan.causes)}
@@ -207,14 +207,15 @@ func (e *Engine) report(r result, fresh bool) {
 	}
 	e.logTrouble(r, rep)
 
+	absent := e.manifest.absent(e.expect)
+	complete := r.failed == nil && len(r.plan.incomplete) == 0 && len(absent) == 0
+	// The status comes first: whoever sees the report may ask for it at once.
+	e.status.applied(e.manifest, rep, r, absent, complete, now, e.received)
 	same := rep.Revision == e.reported.Revision && slices.Equal(rep.Failures, e.reported.Failures)
 	e.reported = rep
 	if fresh || !same {
 		e.source.Report(rep)
 	}
-	absent := e.manifest.absent(e.expect)
-	complete := r.failed == nil && len(r.plan.incomplete) == 0 && len(absent) == 0
-	e.status.applied(e.manifest, rep, r, absent, complete, now, e.received)
 	if complete && r.unsettled == nil && !e.isDone {
 		e.isDone = true
 		close(e.completed)

@@ -608,6 +608,46 @@ func TestOnce(t *testing.T) {
 	})
 }
 
+// Whoever learns of a report finds the status that belongs to it, and whoever
+// learns that the set is complete finds both.
+func TestReportComesAfterTheStatusAndBeforeTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, t.TempDir(), nil)
+		defer r.end()
+		type seen struct {
+			Revision            uint64
+			Failures            int
+			Ready, Completed    bool
+			AsReported, Applied bool
+		}
+		var got []seen
+		r.source.told = func(report inject.Report) {
+			s := r.engine.Status()
+			completed := false
+			select {
+			case <-r.engine.Completed():
+				completed = true
+			default:
+			}
+			got = append(got, seen{
+				s.Revision, len(s.Failures), s.Ready, completed,
+				s.Revision == report.Revision && cmp.Equal(s.Failures, report.Failures), !s.Applied.IsZero(),
+			})
+		}
+		r.give(whole(1, item("a", "A"), item("b", "", failed)))
+		r.give(delta(2, item("b", "B")))
+		r.give(delta(3, item("b", "", failed)))
+		want := []seen{
+			{1, 2, false, false, true, false}, // a waits for b: nothing is published yet
+			{2, 0, true, false, true, true},
+			{3, 1, true, true, true, true},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("the status at each report (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestStatusAndMetrics(t *testing.T) {
 	dir, err := fileset.Open(t.TempDir(), fileset.Options{Linger: -1})
 	if err != nil {

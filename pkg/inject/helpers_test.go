@@ -29,6 +29,8 @@ const (
 // source is a scripted inject.Source. It keeps what it is told.
 type source struct {
 	in chan func(context.Context, inject.Consumer)
+	// told is called with each report, unless nil; it is set before the first set.
+	told func(inject.Report)
 
 	mu         sync.Mutex
 	reports    []inject.Report
@@ -55,6 +57,9 @@ func (s *source) Run(ctx context.Context, c inject.Consumer) error {
 }
 
 func (s *source) Report(r inject.Report) {
+	if s.told != nil {
+		s.told(r)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reports = append(s.reports, r)

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/credstore/credstore/test/heldport"
 )
 
 func TestErrorText(t *testing.T) {
@@ -125,13 +127,12 @@ func TestNetworkErrorOfRealServers(t *testing.T) {
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
+	gone := heldport.Refusing(t)
 	for _, test := range []struct{ address, want string }{
 		{plain.URL, "the connection was closed before an answer"},
 		{secure.URL, "the certificate is signed by an unknown authority: give the server's certificate authority"},
 		{strings.Replace(plain.URL, "http:", "https:", 1), "the server does not speak TLS"},
-		{gone.URL, "dial " + strings.TrimPrefix(gone.URL, "http://") + ": connection refused"},
+		{"http://" + gone, "dial " + gone + ": connection refused"},
 	} {
 		for range 2 {
 			if got := get(test.address); got != test.want {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 
 	credstorev1 "github.com/credstore/credstore/gen/go/credstore/v1"
 	"github.com/credstore/credstore/pkg/client/clienttest"
+	"github.com/credstore/credstore/test/heldport"
 )
 
 func TestMain(m *testing.M) {
@@ -38,14 +38,8 @@ func TestScripts(t *testing.T) {
 				b.wait.Wait()
 			})
 			e.Values[backendKey{}] = b
-			free, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			e.Setenv("HTTP", free.Addr().String())
-			if err := free.Close(); err != nil {
-				return err
-			}
+			// The script's injectors come and go while other scripts open ports.
+			e.Setenv("HTTP", heldport.Reserve(t))
 			e.Setenv("CREDSTORE_ADDR", options.Address)
 			e.Setenv("CREDSTORE_CA", filepath.Join(e.WorkDir, "ca.pem"))
 			e.Setenv("CREDSTORE_TOKEN_FILE", filepath.Join(e.WorkDir, "token"))

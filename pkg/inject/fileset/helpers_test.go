@@ -86,8 +86,11 @@ func readTree(fsys fs.FS) (view, error) {
 			return err
 		}
 		content, err := fs.ReadFile(fsys, p)
+		if err != nil {
+			return err // no file that looks empty
+		}
 		v[p] = fmt.Sprintf("%04o %s", info.Mode().Perm(), content)
-		return err
+		return nil
 	})
 	return v, err
 }

@@ -48,8 +48,7 @@ func (o *observer) readOnce() error {
 		}
 		want := viewOf(generation(n))
 		for p, content := range got {
-			// An error leaves the file that it is about half read.
-			if err == nil && want[p] != content {
+			if want[p] != content {
 				return fmt.Errorf("mixed set: %s of generation %d is %.60q", p, n, content)
 			}
 		}

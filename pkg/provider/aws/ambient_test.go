@@ -15,6 +15,7 @@ import (
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/pkg/provider/aws/awstest"
+	"github.com/credstore/credstore/test/heldport"
 )
 
 // The answer that manuals show, with a key that works in place of its dots.
@@ -87,17 +88,15 @@ func TestInstanceMetadataAnswer(t *testing.T) {
 
 func TestNoMetadataService(t *testing.T) {
 	w := newWorld(t)
-	server := httptest.NewServer(http.NotFoundHandler())
-	server.Close()
+	address := heldport.Refusing(t)
 	cfg := w.config()
-	cfg.IMDSEndpoint = server.URL
+	cfg.IMDSEndpoint = "http://" + address
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = p.Verify(t.Context(), roleLogin(t, credentialv1.AwsRole_INSTANCE_METADATA, ""))
-	wantError(t, err, provider.ErrUnavailable, "the metadata service did not answer (in a container, its hop limit has to be 2): dial "+
-		strings.TrimPrefix(server.URL, "http://")+": connection refused")
+	wantError(t, err, provider.ErrUnavailable, "the metadata service did not answer (in a container, its hop limit has to be 2): dial "+address+": connection refused")
 }
 
 // The server's own credentials are the source of tokens, and never one.

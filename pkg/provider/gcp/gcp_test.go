@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,7 +201,15 @@ func TestAccessTokens(t *testing.T) {
 	s.Allow(email, target)
 	s.AddAccount(far)
 	s.Allow(between, far)
-	c := open(t, config(s))
+	// Both clocks stand still, so that ends can be told to the second.
+	now := time.Now().Truncate(time.Second)
+	stopped := func() time.Time { return now }
+	s.SetNow(stopped)
+	cfg := config(s)
+	cfg.Now = stopped
+	c := open(t, cfg)
+	// Google says that its hour has a second less.
+	const hour = 3599 * time.Second
 	for _, tt := range []struct {
 		name        string
 		impersonate string
@@ -208,8 +217,8 @@ func TestAccessTokens(t *testing.T) {
 		want        gcptest.Holder
 		life        time.Duration
 	}{
-		{"nothing asked for", "", nil, gcptest.Holder{Name: email, Scopes: []string{platform}}, time.Hour},
-		{"scopes", "", &credentialv1.TokenRequest_GcpAccessToken{Scopes: []string{readOnly, platform}}, gcptest.Holder{Name: email, Scopes: []string{platform, readOnly}}, time.Hour},
+		{"nothing asked for", "", nil, gcptest.Holder{Name: email, Scopes: []string{platform}}, hour},
+		{"scopes", "", &credentialv1.TokenRequest_GcpAccessToken{Scopes: []string{readOnly, platform}}, gcptest.Holder{Name: email, Scopes: []string{platform, readOnly}}, hour},
 		{"an account to act as", "", &credentialv1.TokenRequest_GcpAccessToken{Impersonate: target, Duration: durationpb.New(15 * time.Minute)}, gcptest.Holder{Name: target, Scopes: []string{platform}}, 15 * time.Minute},
 		{"a delegate", "", &credentialv1.TokenRequest_GcpAccessToken{Impersonate: far, Delegates: []string{between}}, gcptest.Holder{Name: far, Scopes: []string{platform}}, time.Hour},
 		{"the payload's account", between, &credentialv1.TokenRequest_GcpAccessToken{Scopes: []string{readOnly}, Duration: durationpb.New(time.Minute)}, gcptest.Holder{Name: between, Scopes: []string{readOnly}}, time.Minute},
@@ -219,14 +228,36 @@ func TestAccessTokens(t *testing.T) {
 			token, err := mint(t, c, serviceAccount(t, a, tt.impersonate), accessToken(tt.request))
 			got := s.Holder(minted(t, token, err, "token"))
 			end, _ := token.ExpireTime()
-			if until := time.Until(end); until > tt.life || until < tt.life-20*time.Second {
-				t.Errorf("it ends in %s, want %s", until, tt.life)
+			if life := end.Sub(now); life != tt.life {
+				t.Errorf("it ends after %s, want %s", life, tt.life)
+			}
+			if left := got.End.Sub(end); left < 0 || left > time.Second {
+				t.Errorf("it ends at %s, and at %s for who made it", end, got.End)
 			}
 			got.End = time.Time{}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// A life that is told in seconds began before its answer came.
+func TestLifeBeginsWithTheQuestion(t *testing.T) {
+	s := gcptest.New(t)
+	a := s.AddAccount(email)
+	began := time.Now().Truncate(time.Second)
+	var slow atomic.Int64
+	s.SetNow(func() time.Time {
+		slow.Store(int64(20 * time.Second)) // the answer takes that long
+		return began
+	})
+	cfg := config(s)
+	cfg.Now = func() time.Time { return began.Add(time.Duration(slow.Load())) }
+	token, err := mint(t, open(t, cfg), serviceAccount(t, a, ""), accessToken(nil))
+	minted(t, token, err, "token")
+	if end, _ := token.ExpireTime(); end.Sub(began) != 3599*time.Second {
+		t.Errorf("it ends %s after it was asked for", end.Sub(began))
 	}
 }
 

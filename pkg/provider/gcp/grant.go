@@ -64,6 +64,8 @@ type tokenAnswer struct {
 	AccessToken string `json:"access_token"`
 	IDToken     string `json:"id_token"`
 	ExpiresIn   int64  `json:"expires_in"`
+	// asked is when the answer was asked for: it counts from some time after that.
+	asked time.Time
 }
 
 // grant exchanges a service account's assertion for an access token, or for an
@@ -94,11 +96,11 @@ func (c *Client) postForm(ctx context.Context, k call, to string, form url.Value
 		return tokenAnswer{}, unusable(k.op, "the endpoint is no URL")
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	a := tokenAnswer{asked: c.cfg.Now()}
 	body, err := k.do(r)
 	if err != nil {
 		return tokenAnswer{}, err
 	}
-	var a tokenAnswer
 	return a, k.decode(body, &a)
 }
 
@@ -108,7 +110,7 @@ func (c *Client) accessToken(k call, a tokenAnswer) (bearer, error) {
 	if a.AccessToken == "" || a.ExpiresIn <= 0 || a.ExpiresIn > most {
 		return bearer{}, k.strange()
 	}
-	return bearer{token: a.AccessToken, end: c.cfg.Now().Add(time.Duration(a.ExpiresIn) * time.Second)}, nil
+	return bearer{token: a.AccessToken, end: a.asked.Add(time.Duration(a.ExpiresIn) * time.Second)}, nil
 }
 
 // idToken takes the end from an ID token. Its signature is for whoever accepts

@@ -221,7 +221,10 @@ func answering(status int, body string, header ...string) func(*fake, *fakeApp) 
 }
 
 func TestReasons(t *testing.T) {
-	soon := strconv.FormatInt(time.Now().Add(10*time.Minute).Unix(), 10)
+	// The reset is at a time, and the pause until then by a clock that stands still.
+	now := time.Now().Truncate(time.Second)
+	stopped := func(c *github.Config) { c.Now = func() time.Time { return now } }
+	soon := strconv.FormatInt(now.Add(10*time.Minute).Unix(), 10)
 	for _, tt := range []struct {
 		name         string
 		prepare      func(*fake, *fakeApp)
@@ -238,7 +241,7 @@ func TestReasons(t *testing.T) {
 		{"a suspended installation", func(_ *fake, a *fakeApp) { a.installations[765].suspended = true }, nil, "765", provider.ErrRefused, "suspended since 2026-11-01T12:00:00Z", 0},
 		{"a clock that is fast", nil, func(c *github.Config) { c.Now = func() time.Time { return time.Now().Add(5 * time.Minute) } }, "", provider.ErrUnavailable, "this server's clock is wrong", 0},
 		{"a clock that is slow", nil, func(c *github.Config) { c.Now = func() time.Time { return time.Now().Add(-time.Hour) } }, "", provider.ErrUnavailable, "this server's clock is wrong", 0},
-		{"too many requests", answering(403, `{"message":"API rate limit exceeded"}`, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", soon), nil, "", provider.ErrUnavailable, "API rate limit exceeded", 10 * time.Minute},
+		{"too many requests", answering(403, `{"message":"API rate limit exceeded"}`, "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", soon), stopped, "", provider.ErrUnavailable, "API rate limit exceeded", 10 * time.Minute},
 		{"the secondary limit", answering(403, `{"message":"You have exceeded a secondary rate limit"}`, "Retry-After", "60"), nil, "", provider.ErrUnavailable, "secondary rate limit", time.Minute},
 		{"429", answering(429, `{"message":"Too many"}`), nil, "", provider.ErrUnavailable, "429 Too many", 0},
 		{"an address list", answering(403, `{"message":"the organization has an IP allow list enabled"}`), nil, "", provider.ErrRefused, "IP allow list", 0},
@@ -264,7 +267,7 @@ func TestReasons(t *testing.T) {
 			if !errors.As(err, &e) || !errors.Is(err, tt.kind) || !strings.Contains(err.Error(), tt.text) {
 				t.Fatalf("error is %v, want %v with %q", err, tt.kind, tt.text)
 			}
-			if e.RetryAfter > tt.after || e.RetryAfter < tt.after-20*time.Second {
+			if e.RetryAfter != tt.after {
 				t.Errorf("to be asked again after %s, want %s", e.RetryAfter, tt.after)
 			}
 		})

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/credstore/credstore/test/heldport"
 )
 
 // audience is who the fake cluster's tokens are for, and who issues them.
@@ -147,14 +149,15 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.config = &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert}
-	c.start("127.0.0.1:0")
+	c.address = heldport.Reserve(t)
+	c.start()
 	t.Cleanup(func() { c.server.Close() })
 	return c
 }
 
-func (c *cluster) start(address string) {
+func (c *cluster) start() {
 	c.t.Helper()
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", c.address)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -164,13 +167,12 @@ func (c *cluster) start(address string) {
 	c.server.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that fail are what some tests are for
 	c.server.Config.ConnState = c.connState
 	c.server.StartTLS()
-	c.address = listener.Addr().String()
 }
 
 // stop makes the cluster unreachable until start is called.
 func (c *cluster) stop(*testing.T) (start func()) {
 	c.server.Close()
-	return func() { c.start(c.address) }
+	return c.start
 }
 
 func (c *cluster) url() string { return "https://" + c.address }

@@ -23,6 +23,7 @@ import (
 	"github.com/credstore/credstore/pkg/credential"
 	"github.com/credstore/credstore/pkg/provider"
 	"github.com/credstore/credstore/pkg/provider/providertest"
+	"github.com/credstore/credstore/test/heldport"
 )
 
 // smtpProgram is the environment variable that names chasquid's program, as
@@ -174,7 +175,7 @@ func TestConformanceAnswers(t *testing.T) {
 // The suite that the fake passes. A relay before the server counts connections.
 func TestConformanceSuite(t *testing.T) {
 	s := newRealServer(t)
-	front := &relay{backend: s.startTLS}
+	front := &relay{backend: s.startTLS, port: netip.MustParseAddrPort(heldport.Reserve(t)).Port()}
 	front.open(t)
 	behind := &realServer{ca: s.ca, startTLS: front.port}
 	providertest.RunVendor(t, providertest.VendorHarness{
@@ -201,7 +202,6 @@ func (r *relay) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.port = netip.MustParseAddrPort(listener.Addr().String()).Port()
 	r.listener = listener
 	r.wg.Go(func() {
 		for {

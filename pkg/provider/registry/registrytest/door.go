@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/credstore/credstore/test/heldport"
 )
 
 // door stands before a server, counts who comes in, and can be shut.
@@ -19,7 +21,7 @@ type door struct {
 
 func newDoor(t testing.TB, backend string) *door {
 	t.Helper()
-	d := &door{address: "127.0.0.1:0", backend: backend}
+	d := &door{address: heldport.Reserve(t), backend: backend}
 	d.open(t)
 	t.Cleanup(d.shut)
 	return d
@@ -32,7 +34,7 @@ func (d *door) open(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.listener, d.address = listener, listener.Addr().String()
+	d.listener = listener
 	d.wg.Go(func() {
 		for {
 			in, err := listener.Accept()

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/credstore/credstore/test/heldport"
 )
 
 // Program is the environment variable that names the server's program.
@@ -34,6 +36,7 @@ type Server struct {
 	// CAPEM is the certificate to trust, empty without TLS.
 	CAPEM string
 
+	listen  string // the same across Stop and Start
 	tls     bool
 	data    string
 	command *exec.Cmd
@@ -54,7 +57,7 @@ func NewTLS(t testing.TB) *Server {
 
 func start(t testing.TB, s *Server) *Server {
 	t.Helper()
-	s.data = t.TempDir()
+	s.data, s.listen = t.TempDir(), heldport.Reserve(t)
 	s.Start(t)
 	t.Cleanup(func() { s.Stop(t) })
 	return s
@@ -67,11 +70,7 @@ func (s *Server) Start(t testing.TB) {
 	if program == "" {
 		t.Fatalf("%s is not set: run make conformance", Program)
 	}
-	listen := "127.0.0.1:0"
-	if s.Address != "" {
-		_, listen, _ = strings.Cut(s.Address, "://")
-	}
-	c := exec.Command(program, "-listen", listen, "-data", s.data, "-until-eof", fmt.Sprintf("-tls=%t", s.tls)) //nolint:gosec // who runs the tests names the program
+	c := exec.Command(program, "-listen", s.listen, "-data", s.data, "-until-eof", fmt.Sprintf("-tls=%t", s.tls)) //nolint:gosec // who runs the tests names the program
 	c.Stderr = os.Stderr
 	stdin, err := c.StdinPipe()
 	if err != nil {
@@ -270,13 +269,14 @@ func (s *Server) Unseal(t testing.TB) {
 	for _, k := range keys.UnsealKey {
 		s.must(t, http.MethodPut, "/v1/sys/unseal", map[string]any{"key": k})
 	}
-	for range 500 {
+	const patience = 2 * time.Minute
+	for began := time.Now(); time.Since(began) < patience; {
 		if status, _ := s.Call(t, s.RootToken, http.MethodGet, "/v1/secret/config", nil); status == http.StatusOK {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	t.Fatal("the engine did not answer within 10 s after the unsealing")
+	t.Fatalf("the engine did not answer within %s after the unsealing", patience)
 }
 
 // Reads returns how often each secret of the engine at secret/ was read since
