@@ -23,7 +23,7 @@ func wantRefused(t *testing.T, address string) {
 
 func TestRefusing(t *testing.T) {
 	if runtime.GOOS != "linux" && runtime.GOOS != "darwin" {
-		t.Skip("ports are not held here")
+		t.Skip("ports are held on Linux and macOS only: elsewhere the kernel may give one to somebody else")
 	}
 	address := heldport.Refusing(t)
 	wantRefused(t, address)
