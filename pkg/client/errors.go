@@ -202,20 +202,21 @@ func (s typedStream) SendMsg(m any) error { return fromStatus(s.ClientStream.Sen
 // tokenError makes a failure to get a token one that gRPC passes on as it is.
 func tokenError(err error) error {
 	text := strings.TrimSpace(err.Error())
-	if failed, ok := errors.AsType[*fs.PathError](err); ok && (mayBeToken(failed.Path) || errors.Is(failed, syscall.ENAMETOOLONG)) {
+	if failed, ok := errors.AsType[*fs.PathError](err); ok && (MayBeSecret(failed.Path) || errors.Is(failed, syscall.ENAMETOOLONG)) {
 		text = "token file: the token stands in the place of the file's name, which is not repeated here"
 	}
 	return status.Error(codes.Unauthenticated, "no token to send: "+text)
 }
 
-// mayBeToken finds what was given for the name of a token file and is what should
-// be in it: an error ends in logs, where no token belongs.
-func mayBeToken(path string) bool {
-	start := strings.TrimSpace(path)
+// MayBeSecret says whether what was given for the name of a file looks like what
+// should be in it: a token of credstore, JSON, PEM, or several lines. Errors end in
+// logs, so they must not repeat it.
+func MayBeSecret(name string) bool {
+	start := strings.TrimSpace(name)
 	for _, prefix := range []string{"credstore_", "{", "[", "-----"} {
 		if strings.HasPrefix(start, prefix) {
 			return true
 		}
 	}
-	return strings.ContainsAny(path, "\r\n")
+	return strings.ContainsAny(name, "\r\n")
 }

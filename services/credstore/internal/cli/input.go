@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/credstore/credstore/pkg/client"
 	"github.com/credstore/credstore/services/credstore/internal/jsoncheck"
 )
 
@@ -51,25 +52,13 @@ func fileError(flag, name string, err error) error {
 	switch {
 	case name == "":
 		return usageError{fmt.Errorf("%s: the name of the file is missing", flag)}
-	case mayBeSecret(name), errors.Is(err, syscall.ENAMETOOLONG):
+	case client.MayBeSecret(name), errors.Is(err, syscall.ENAMETOOLONG):
 		return usageError{fmt.Errorf("%s takes the name of a file%s, and not what is in it: others could read it from the command line", flag, orStandardInput(flag))}
 	}
 	if failed, ok := errors.AsType[*fs.PathError](err); ok {
 		err = failed.Err // it names a temporary file where one is made
 	}
 	return fmt.Errorf("%s: %s: %w", flag, name, err)
-}
-
-// mayBeSecret finds what was meant to be in a file and stands in the place of its
-// name: JSON, PEM, a token of credstore, several lines.
-func mayBeSecret(name string) bool {
-	start := strings.TrimSpace(name)
-	for _, prefix := range []string{"{", "[", "-----", "credstore_"} {
-		if strings.HasPrefix(start, prefix) {
-			return true
-		}
-	}
-	return strings.ContainsAny(name, "\r\n")
 }
 
 // orStandardInput is for the flags that read it.
